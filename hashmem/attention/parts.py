@@ -1,0 +1,275 @@
+"""Exact attention in parts: attend to some keys now, to others later, and merge.
+
+A part is what softmax attention over one set of keys leaves behind: its output o and the
+logarithm l of its summed weights. Parts over disjoint keys combine to what attention over all
+the keys at once would have given:
+
+    m = max l_i,   w_i = exp(l_i - m),   o = sum w_i o_i / sum w_i,   l = m + log sum w_i
+
+`attend` is itself such a merge, over blocks of keys, so its memory does not grow with their
+number (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135).
+
+Rules
+- A row with no key to attend to (Lk = 0, or all masked) has o = 0 and l = -inf, never NaN.
+- Scores, weights and sums are float32, or float64 where any of q, k, v is; see `inputs`.
+- NaN and infinity are refused, also under a mask. k and v are not read a second time for that:
+  0 * NaN and 0 * inf are NaN, so a bad key shows in every score and a bad value in every output.
+- Nothing is written to the arguments, which may be read-only maps of a file. No state is kept;
+  calls may run in parallel.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hashmem.attention.inputs import (
+    Floats,
+    Layout,
+    check_finite,
+    first_position,
+    floats,
+    layout,
+    raise_overflow,
+    scaled,
+    working_dtype,
+)
+
+SCORES_PER_BLOCK = 1 << 20  # 4 MiB of float32; from 1 << 19 to 1 << 21 speed hardly differs
+SMALLEST_BLOCK = 128  # keys; below this a matrix product is mostly overhead
+
+
+class Part(NamedTuple):
+    """Attention over one set of keys, ready to be merged with that over others."""
+
+    output: Floats  # (..., Lq, dv), 0 where there was no key to attend to
+    lse: Floats  # (..., Lq), natural log of the summed weights, -inf where there was no key
+
+
+def attend(
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+) -> Part:
+    """Attend from queries to keys: softmax(scale * q kᵀ + mask) v, with its log-sum-exp.
+
+    O(Lq * Lk * (d + dv)) time; memory O(Lq * (dv + block)) whatever Lk, for blocks of at least
+    128 keys.
+
+    Parameters
+    ----------
+    q : (..., H, Lq, d)
+    k : (..., Hkv, Lk, d), H a multiple of Hkv; query head h reads key head h // (H / Hkv).
+    v : (..., Hkv, Lk, dv). Other leading dimensions broadcast, and may be absent everywhere.
+    mask : broadcastable to (..., H, Lq, Lk). Boolean: True where a query may attend. Floating:
+        added to the scores, -inf to forbid.
+    scale : factor of every score, 1/sqrt(d) by default.
+
+    Returns
+    -------
+    Part of output (..., H, Lq, dv) and lse (..., H, Lq), both float64 where any of q, k, v is,
+    otherwise float32. A float16 or float32 result carries the rounding of float32 scores: about
+    1e-7 times the largest score.
+
+    Raises
+    ------
+    TypeError for a dtype that is not floating. ValueError for shapes that do not fit, NaN or
+    infinity in q, k, v or scale, NaN or +inf in the mask, and scores too large for the dtype.
+
+    >>> import numpy as np
+    >>> part = attend(np.ones((1, 4)), np.ones((3, 4)), np.array([[0.0], [3.0], [6.0]]))
+    >>> part.output
+    array([[3.]])
+    >>> round(float(part.lse[0] - np.log(3)), 6)  # the score of each key, (1*1)*4 / sqrt(4)
+    2.0
+    """
+    q, k, v = floats("q", q), floats("k", k), floats("v", v)
+    shape = layout(q, k, v)
+    dtype = working_dtype(q, k, v)
+    queries = shape.pack(scaled(q, scale, dtype))
+    bias = None if mask is None else _Mask(mask, shape, k.shape[-2], dtype)
+    sums = _Sums((*shape.packed, queries.shape[-2]), v.shape[-1], dtype)
+    # NumPy's own warnings are off: what they would report is either harmless here (a weight that
+    # rounds to 0) or turned into an error below.
+    with np.errstate(all="ignore"):
+        for top, total, output in _blocks(queries, k, v, bias, shape, dtype):
+            sums.add(top, total, output)
+        if not np.isfinite(sums.output).all():
+            check_finite("v", v)
+            raise_overflow("the weighted sum of v", dtype)
+        part = sums.part()
+    # A score below the range of the dtype looks like a masked one: tell the two apart.
+    empty = np.isneginf(part.lse)
+    if k.shape[-2] and empty.any() and (bias is None or bias.allows_any(empty)):
+        raise_overflow("q times k", dtype)
+    return Part(shape.unpack(part.output, v.shape[-1]), shape.unpack(part.lse))
+
+
+def merge(parts: Iterable[Part]) -> Part:
+    """Merge attention over disjoint sets of keys into attention over all of them.
+
+    Exact whatever the order and the split, up to rounding; the result is a part, so merges nest.
+    Rows that are empty in every part stay empty (output 0, lse -inf). The output of a row whose
+    lse is -inf is not looked at. O(parts * Lq * dv) time; an iterator is consumed part by part,
+    so only one is held at a time.
+
+    Raises TypeError where an item is no Part, ValueError where there is none, where their shapes
+    differ, or for a NaN or infinity in them (an lse may be -inf).
+
+    >>> import numpy as np
+    >>> q, k, v = np.eye(2, 4), np.eye(6, 4), np.arange(12.0).reshape(6, 2)
+    >>> whole = attend(q, k, v)
+    >>> merged = merge([attend(q, k[:4], v[:4]), attend(q, k[4:], v[4:])])
+    >>> bool(np.allclose(merged.output, whole.output) and np.allclose(merged.lse, whole.lse))
+    True
+    """
+    sums: _Sums | None = None
+    for number, part in enumerate(parts):
+        output, lse = _checked_part(number, part)
+        if sums is None:
+            sums = _Sums(lse.shape, output.shape[-1], working_dtype(output, lse))
+        elif output.shape != sums.output.shape:
+            raise ValueError(
+                f"part {number} has output {output.shape}, those before it "
+                f"{sums.output.shape}: merge parts of the same queries and value width"
+            )
+        with np.errstate(all="ignore"):
+            held = ~np.isneginf(lse)
+            sums.add(lse, held.astype(lse.dtype), np.where(held[..., None], output, 0))
+    if sums is None:
+        raise ValueError("nothing to merge: pass at least one part")
+    with np.errstate(all="ignore"):
+        return sums.part()
+
+
+def _checked_part(number: int, part: Part) -> tuple[Floats, Floats]:
+    if not isinstance(part, Part):
+        raise TypeError(
+            f"part {number} is of type {type(part).__name__}: pass a list of Part, "
+            "as in merge([part, other])"
+        )
+    output = floats(f"part {number}'s output", part.output)
+    lse = floats(f"part {number}'s lse", part.lse, ndim=1)
+    if output.shape[:-1] != lse.shape:
+        raise ValueError(
+            f"part {number} has output {output.shape} and lse {lse.shape}: "
+            "they must be (..., Lq, dv) and (..., Lq)"
+        )
+    bad = np.isnan(lse) | np.isposinf(lse)
+    if bad.any():
+        raise ValueError(
+            f"part {number}'s lse is {lse[first_position(bad)]} at {first_position(bad)}: "
+            "it must be finite, or -inf for a row without keys"
+        )
+    bad = ~np.isfinite(output) & ~np.isneginf(lse)[..., None]
+    if bad.any():
+        raise ValueError(
+            f"part {number}'s output is {output[first_position(bad)]} at {first_position(bad)}: "
+            "it must be finite where its lse is"
+        )
+    return output, lse
+
+
+class _Sums:
+    """Running sums of the merge: weights relative to the largest logarithm met so far."""
+
+    def __init__(self, rows: tuple[int, ...], width: int, dtype: np.dtype[np.floating[Any]]):
+        self.top: Floats = np.full(rows, -np.inf, dtype)
+        self.total: Floats = np.zeros(rows, dtype)
+        self.output: Floats = np.zeros((*rows, width), dtype)  # not yet divided by total
+
+    def add(self, top: Floats, total: Floats, output: Floats) -> None:
+        """Add sums relative to exp(top): `total` of the weights, `output` of weight * value."""
+        highest = np.maximum(self.top, top)
+        base = np.where(np.isneginf(highest), 0, highest)  # -inf - -inf would be NaN
+        old, new = np.exp(self.top - base), np.exp(top - base)
+        self.total = old * self.total + new * total
+        self.output = old[..., None] * self.output + new[..., None] * output
+        self.top = highest
+
+    def part(self) -> Part:
+        """Return output and log-sum-exp of all that was added."""
+        empty = self.total == 0
+        output = self.output / np.where(empty, 1, self.total)[..., None]
+        return Part(output, self.top + np.log(self.total))
+
+
+def _blocks(
+    queries: Floats,
+    k: Floats,
+    v: Floats,
+    bias: "_Mask | None",
+    shape: Layout,
+    dtype: np.dtype[np.floating[Any]],
+) -> Iterator[tuple[Floats, Floats, Floats]]:
+    """Yield, a block of keys at a time, what `_Sums.add` takes."""
+    rows = (*shape.packed, queries.shape[-2])
+    k = k if k.ndim > 2 else k[None]
+    v = v if v.ndim > 2 else v[None]
+    length = k.shape[-2]
+    size = max(SMALLEST_BLOCK, SCORES_PER_BLOCK // max(1, int(np.prod(rows))))
+    buffer = np.empty((*rows, min(size, length)), dtype)
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        scores: Floats = buffer[..., : stop - start]
+        keys = k[..., start:stop, :].astype(dtype, copy=False)
+        np.matmul(queries, keys.swapaxes(-1, -2), out=scores)
+        if not np.isfinite(scores[..., :1, :]).all():
+            check_finite("k", k)
+        if bias is not None:
+            bias.apply(scores, start, stop)
+        top = scores.max(axis=-1)
+        if not (top < np.inf).all():
+            check_finite("k", k)
+            raise_overflow("q times k", dtype)
+        scores -= np.where(np.isneginf(top), 0, top)[..., None]
+        np.exp(scores, out=scores)
+        values = v[..., start:stop, :].astype(dtype, copy=False)
+        yield top, scores.sum(axis=-1), scores @ values
+
+
+class _Mask:
+    """A boolean or additive mask, applied to one block of scores at a time."""
+
+    def __init__(
+        self, mask: ArrayLike, shape: Layout, keys: int, dtype: np.dtype[np.floating[Any]]
+    ):
+        self.given = np.asarray(mask)
+        self.boolean = self.given.dtype == np.bool_
+        if not self.boolean and self.given.dtype not in (np.float16, np.float32, np.float64):
+            raise TypeError(
+                f"mask has dtype {self.given.dtype}: pass booleans (True = may attend) or "
+                "floating numbers to add to the scores"
+            )
+        self.shape, self.dtype = shape, dtype
+        self.grouped = shape.pack_mask(self.given, keys)  # (..., Hkv, g, Lq, Lk), each may be 1
+
+    def apply(self, scores: Floats, start: int, stop: int) -> None:
+        """Mask scores (..., Hkv, g * Lq, stop - start) in place."""
+        grouped = self.grouped
+        block = grouped if grouped.shape[-1] == 1 else grouped[..., start:stop]
+        # Splitting an axis never copies, so what is written to `view` lands in `scores`.
+        view = scores.reshape(
+            *scores.shape[:-2], self.shape.group, self.shape.queries, scores.shape[-1]
+        )
+        if self.boolean:
+            np.copyto(view, -np.inf, where=~block)
+            return
+        block = block.astype(self.dtype, copy=False)
+        if block.size and not block.max() < np.inf:
+            bad = ~(self.given.astype(self.dtype) < np.inf)
+            position = first_position(bad)
+            raise ValueError(
+                f"mask holds {self.given[position]} at {position}: a mask to add holds finite "
+                f"{self.dtype} numbers, or -inf to forbid"
+            )
+        view += block
+
+    def allows_any(self, rows: NDArray[np.bool_]) -> bool:
+        """Return whether some row marked in `rows` (..., Hkv, g * Lq) may attend to a key."""
+        allowed = self.grouped if self.boolean else self.grouped.astype(self.dtype) > -np.inf
+        grouped = rows.reshape(*rows.shape[:-1], self.shape.group, self.shape.queries)
+        return bool((grouped & allowed.any(axis=-1)).any())
