@@ -1,0 +1,419 @@
+"""Tables: insert, find and delete in batches, beside dict, hirola, cykhash and pandas.
+
+Keys are SHA-256 digests of counters, cut to 16 and 8 bytes for the narrower tables; values are
+their positions. Inserts come in batches of 2^20 into a table that starts empty and grows, finds in
+batches of 2^20 random digests. What each rival can do differs, and each gets its best form:
+
+- **dict**: bytes keys made beforehand, untimed, in a loop; and once with the making counted, as
+  whoever holds arrays must do.
+- **hirola**: the same digests as rows of uint8, growing eightfold at two thirds full as dict does,
+  which was its fastest setting. It numbers keys instead of storing values, and cannot delete.
+- **cykhash**: Int64 → Int64 by its buffer functions, on the first 8 bytes of each digest only. It
+  takes all keys in one call, having no batch insert into a map that exists, and deletes one key at
+  a time.
+- **pandas**: an Index of uint64 on the first 8 bytes of each digest only. Its engine is built, at
+  full size at once, within the timed insert, and beforehand for find. It numbers keys, cannot grow
+  and cannot delete.
+
+Eight bytes are not enough to address content, so these two have the easier task. Zipf queries have
+exponent 0.99. Memory is what a fresh process grows by, filled with random bytes of the same width;
+the key array that a pandas Index refers to is not counted.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import hashmem
+from bench import harness
+from bench.harness import Result, Timed
+from hashmem import kernels
+
+SIZES = (10_000, 1_000_000, 10_000_000)
+WIDTHS = (32, 16, 8)  # bytes of a digest
+BATCH = 1 << 20  # queries in a find, keys in an insert
+INSERT_ROUNDS = 3
+FIND_ROUNDS = 7
+DELETE_ROUNDS = 3
+ZIPF_EXPONENT = 0.99  # YCSB's: a few digests take most of the queries
+HIROLA_GROWTH = (2 / 3, 8)  # full to this share, grow by this factor
+QUICK_SIZES, QUICK_WIDTHS, QUICK_BATCH, QUICK_ROUNDS = (1000,), (32, 8), 500, 2
+
+BASELINE = "hashmem OpenAddressingTable, native"
+REFERENCE = "hashmem OpenAddressingTable, reference"
+INSERT = "insert from empty (ns)"
+HITS = "find, hits (ns)"
+ZIPF = "find, Zipf hits (ns)"
+MISSES = "find, misses (ns)"
+DELETE = "delete (ns)"
+MEMORY = "memory (B an entry)"
+PEAK = "peak while inserting (B an entry)"
+
+
+# ------------------------------------------------------------------------------------------ keys
+
+
+def digests_of(start: int, count: int, width: int) -> np.ndarray:
+    """Return the SHA-256 of the counters from `start` on, cut → uint8 (count, width)."""
+    sha256 = hashlib.sha256
+    joined = b"".join(sha256(i.to_bytes(8, "little")).digest() for i in range(start, start + count))
+    full = np.frombuffer(joined, dtype=np.uint8).reshape(count, 32)
+    return np.ascontiguousarray(full[:, :width])
+
+
+def as_bytes(digests: np.ndarray) -> list[bytes]:
+    """Return each row as bytes."""
+    return digests.view(f"V{digests.shape[1]}").ravel().tolist()
+
+
+def as_words(digests: np.ndarray) -> np.ndarray:
+    """Return the first 8 bytes of each row → uint64 (n,)."""
+    return np.ascontiguousarray(digests[:, :8]).view(np.uint64).ravel()
+
+
+def batches(digests: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut digests into batches with their positions as values."""
+    for start in range(0, len(digests), BATCH):
+        part = digests[start : start + BATCH]
+        yield part, np.arange(start, start + len(part), dtype=np.int64)
+
+
+def zipf_ranks(n: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """Draw `count` ranks in [0, n) with probability ∝ 1 / (rank + 1)**ZIPF_EXPONENT."""
+    heights = np.cumsum(np.arange(1, n + 1, dtype=np.float64) ** -ZIPF_EXPONENT)
+    return np.searchsorted(heights, random.random(count) * heights[-1])
+
+
+# ----------------------------------------------------------------------------------- contestants
+
+
+class Contestant:
+    """One way to hold digests: each method prepares its input untimed and returns the timed call.
+
+    `insert` fills a new table, which the calls after it use. It lets go of the old one first, so
+    that freeing that is not timed.
+    """
+
+    name: str
+    kind = "rival"
+    can_delete = True
+    table: Any = None
+
+    def insert(self, digests: np.ndarray) -> Timed:
+        raise NotImplementedError
+
+    def find(self, digests: np.ndarray) -> Timed:
+        raise NotImplementedError
+
+    def delete(self, digests: np.ndarray) -> Timed:
+        raise NotImplementedError
+
+
+class Ours(Contestant):
+    kind = "ours"
+
+    def __init__(self, table_class: type, kernel: str) -> None:
+        kernels.select(kernel)  # ImportError where the compiled ones are missing
+        self.table_class, self.kernel = table_class, kernel
+        self.name = f"hashmem {table_class.__name__}, {kernel}"
+
+    def insert(self, digests: np.ndarray) -> Timed:
+        kernels.select(self.kernel)
+        self.table = None
+
+        def fill() -> None:
+            self.table = self.table_class(width=digests.shape[1])
+            for part, values in batches(digests):
+                self.table.insert(part, values)
+
+        return fill
+
+    def find(self, digests: np.ndarray) -> Timed:
+        kernels.select(self.kernel)
+        return lambda: self.table.find(digests)
+
+    def delete(self, digests: np.ndarray) -> Timed:
+        kernels.select(self.kernel)
+        return lambda: self.table.delete(digests)
+
+
+class DictLoop(Contestant):
+    name = "dict loop, bytes at hand"
+
+    def insert(self, digests: np.ndarray) -> Timed:
+        self.table = None
+        keys = as_bytes(digests)
+
+        def fill() -> None:
+            self.table = table = {}
+            for value, key in enumerate(keys):
+                table[key] = value
+
+        return fill
+
+    def find(self, digests: np.ndarray) -> Timed:
+        keys, get = as_bytes(digests), self.table.get
+        return lambda: [get(key, -1) for key in keys]
+
+    def delete(self, digests: np.ndarray) -> Timed:
+        keys, pop = as_bytes(digests), self.table.pop
+        return lambda: [pop(key, -1) for key in keys]
+
+
+class DictFromArrays(Contestant):
+    name = "dict, arrays in and out"
+
+    def insert(self, digests: np.ndarray) -> Timed:
+        self.table = None
+
+        def fill() -> None:
+            self.table = {}
+            for part, values in batches(digests):
+                self.table.update(zip(as_bytes(part), values.tolist(), strict=True))
+
+        return fill
+
+    def find(self, digests: np.ndarray) -> Timed:
+        get = self.table.get
+
+        def look_up() -> np.ndarray:
+            found = map(get, as_bytes(digests), itertools.repeat(-1))
+            return np.fromiter(found, dtype=np.int64, count=len(digests))
+
+        return look_up
+
+    def delete(self, digests: np.ndarray) -> Timed:
+        pop = self.table.pop
+        return lambda: list(map(pop, as_bytes(digests), itertools.repeat(-1)))
+
+
+class Hirola(Contestant):
+    name = "hirola"
+    can_delete = False
+
+    def __init__(self) -> None:
+        import hirola
+
+        self.new = hirola.HashTable
+
+    def insert(self, digests: np.ndarray) -> Timed:
+        self.table = None
+
+        def fill() -> None:
+            dtype = (np.uint8, digests.shape[1])
+            self.table = self.new(1000, dtype, almost_full=HIROLA_GROWTH)
+            for part, _ in batches(digests):
+                self.table.add(part)
+
+        return fill
+
+    def find(self, digests: np.ndarray) -> Timed:
+        return lambda: self.table.get(digests)
+
+
+class Cykhash(Contestant):
+    name = "cykhash, 8-byte keys"
+
+    def __init__(self) -> None:
+        import cykhash
+
+        self.library = cykhash
+
+    def insert(self, digests: np.ndarray) -> Timed:
+        self.table = None
+        keys = as_words(digests).view(np.int64)
+        values = np.arange(len(keys), dtype=np.int64)
+
+        def fill() -> None:
+            self.table = self.library.Int64toInt64Map_from_buffers(keys, values)
+
+        return fill
+
+    def find(self, digests: np.ndarray) -> Timed:
+        keys = as_words(digests).view(np.int64)
+
+        def look_up() -> np.ndarray:
+            out = np.empty(len(keys), dtype=np.int64)
+            self.library.Int64toInt64Map_to(self.table, keys, out, False, -1)
+            return out
+
+        return look_up
+
+    def delete(self, digests: np.ndarray) -> Timed:
+        keys, discard = as_words(digests).view(np.int64).tolist(), self.table.discard
+        return lambda: [discard(key) for key in keys]
+
+
+class Pandas(Contestant):
+    name = "pandas, 8-byte keys"
+    can_delete = False
+
+    def __init__(self) -> None:
+        import pandas
+
+        self.new = pandas.Index
+
+    def insert(self, digests: np.ndarray) -> Timed:
+        self.table = None
+        keys = as_words(digests)
+
+        def fill() -> None:
+            self.table = self.new(keys)
+            self.table.get_indexer(keys[:1])  # builds the engine
+
+        return fill
+
+    def find(self, digests: np.ndarray) -> Timed:
+        keys = as_words(digests)
+        return lambda: self.table.get_indexer(keys)
+
+
+MAKERS: dict[str, Callable[[], Contestant]] = {
+    BASELINE: lambda: Ours(hashmem.OpenAddressingTable, "native"),
+    "hashmem ChainingTable, native": lambda: Ours(hashmem.ChainingTable, "native"),
+    REFERENCE: lambda: Ours(hashmem.OpenAddressingTable, "reference"),
+    "hashmem ChainingTable, reference": lambda: Ours(hashmem.ChainingTable, "reference"),
+    DictLoop.name: DictLoop,
+    DictFromArrays.name: DictFromArrays,
+    Hirola.name: Hirola,
+    Cykhash.name: Cykhash,
+    Pandas.name: Pandas,
+}
+
+
+def contestants(result: Result) -> list[Contestant]:
+    """Make all that can run here; name the rest in the result."""
+    made = []
+    for name, make in MAKERS.items():
+        try:
+            made.append(make())
+        except ImportError as error:
+            result.left_out[name] = str(error)
+    return made
+
+
+# ---------------------------------------------------------------------------------------- races
+
+
+def _title(n: int, width: int) -> str:
+    return f"{n:,} keys of {width} bytes".replace(",", " ")
+
+
+def _race_table(result: Result, n: int, width: int, quick: bool) -> None:
+    random = np.random.default_rng(harness.SEED)
+    running = contestants(result)
+    digests = digests_of(0, n, width)
+    queries = QUICK_BATCH if quick else BATCH
+
+    def race(
+        column: str,
+        count: int,
+        rounds: int,
+        able: list[Contestant],
+        prepare: Callable[[Contestant, int], Timed],
+    ) -> None:
+        found = harness.race({c.name: partial(prepare, c) for c in able}, rounds)
+        for contestant in able:
+            per_key = [1e9 * s / count for s in found[contestant.name]]
+            result.add(_title(n, width), column, contestant.name, contestant.kind, per_key)
+
+    rounds = QUICK_ROUNDS if quick else INSERT_ROUNDS
+    race(INSERT, n, rounds, running, lambda c, _: c.insert(digests))
+
+    shuffled = digests[random.permutation(n)]  # rank is no hint of when a digest was inserted
+    absent = itertools.count(n, queries)
+    rounds = QUICK_ROUNDS if quick else FIND_ROUNDS
+    for column, draw in (
+        (HITS, lambda: digests[random.integers(0, n, queries)]),
+        (ZIPF, lambda: shuffled[zipf_ranks(n, queries, random)]),
+        (MISSES, lambda: digests_of(next(absent), queries, width)),
+    ):
+        drawn = [draw() for _ in range(rounds)]  # new queries each round, the same for all
+        race(column, queries, rounds, running, lambda c, r, drawn=drawn: c.find(drawn[r]))
+
+    rounds = QUICK_ROUNDS if quick else DELETE_ROUNDS
+    removed = np.array_split(shuffled[: min(n // 2, rounds * queries)], rounds)
+    able = [c for c in running if c.can_delete]
+    race(DELETE, len(removed[0]), rounds, able, lambda c, r: c.delete(removed[r]))
+
+
+def resident_growth(name: str, n: int, width: int) -> tuple[int, int]:
+    """Return the bytes this process grew by filling the contestant's table: at the end, at peak.
+
+    Run in a child process. The input is made first and leaves nothing freed behind that the table
+    could move into.
+    """
+    contestant = MAKERS[name]()
+    random = np.random.default_rng(harness.SEED)
+    digests = np.frombuffer(random.bytes(n * width), dtype=np.uint8).reshape(n, width)
+    fill = contestant.insert(digests)
+    before = harness.resident_bytes()
+    fill()
+    return harness.resident_bytes() - before, harness.resident_bytes(peak=True) - before
+
+
+def _measure_memory(result: Result, n: int, width: int) -> None:
+    for contestant in contestants(result):
+        if isinstance(contestant, DictLoop):
+            continue  # its bytes are made beforehand: the other dict counts them
+        grown, peak = harness.in_child(resident_growth, contestant.name, n, width)
+        for column, size in ((MEMORY, grown), (PEAK, peak)):
+            result.add(_title(n, width), column, contestant.name, contestant.kind, [size / n])
+
+
+def _headlines(result: Result, n: int, width: int) -> None:
+    title = _title(n, width)
+
+    def samples(column: str, name: str) -> list[float] | None:
+        return result.samples(title, column, name)
+
+    def headline(column: str, what: str, ours: str, rival: str, target: float) -> None:
+        operation = column.removesuffix(" (ns)")
+        ratio = f"{title}, {operation}: {what}"
+        result.ratio(ratio, samples(column, ours), samples(column, rival), target)
+
+    for column in (HITS, MISSES):
+        headline(column, "ours / pandas", BASELINE, Pandas.name, 0.5)
+        headline(column, "ours / hirola", BASELINE, Hirola.name, 0.2)
+    arrays = [c.name for c in (Hirola, Cykhash, Pandas) if samples(INSERT, c.name)]
+    if arrays:
+        fastest = min(arrays, key=lambda name: harness.summary(samples(INSERT, name))["median"])
+        headline(INSERT, f"ours / fastest of three, {fastest}", BASELINE, fastest, 0.5)
+    for column in (INSERT, HITS, MISSES):
+        headline(column, "ours, reference kernels / dict loop", REFERENCE, DictLoop.name, 1.0)
+
+
+def run(
+    quick: bool = False, sizes: Sequence[int] = SIZES, widths: Sequence[int] = WIDTHS
+) -> Result:
+    """Race every contestant at every size and width; headlines from the largest."""
+    if quick:
+        sizes, widths = QUICK_SIZES, QUICK_WIDTHS
+    result = Result("tables", __doc__)
+    before = kernels.active
+    try:
+        for width in widths:
+            for n in sizes:
+                _race_table(result, n, width, quick)
+                if not quick:
+                    _measure_memory(result, n, width)
+    finally:
+        kernels.select(before)
+    _headlines(result, max(sizes), max(widths))
+    return result
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__)
+    parser.add_argument("--n", type=int, nargs="+", default=SIZES, help="numbers of keys")
+    parser.add_argument("--width", type=int, nargs="+", default=WIDTHS, help="bytes a key")
+    options = parser.parse_args()
+    harness.finish(run(options.quick, options.n, options.width), options)
+
+
+if __name__ == "__main__":
+    main()
