@@ -1,0 +1,74 @@
+"""A model's reply → the hashes it gives as its answer to each query.
+
+Models echo the query, quote, draw arrows, number their lines, think aloud first and correct
+themselves. So nothing is matched but the hashes: runs of exactly `length` letters, as the text
+breaks them apart. An ordinary word of that length (capitals nowhere, first or throughout) counts
+only where it is a hash of the sample.
+
+A line whose first hash is a query opens the answer to that query, and the answer runs to the next
+such line, thinking text left out. A hash said twice in a row, as in "A = B, B = C", counts once.
+Of several answers to one query the last of the length asked for counts, or the last where none is
+of that length: a chain and then "so A leads to D" is one answer in steps. Where one query was asked
+and never echoed, the whole reply is its answer.
+"""
+
+import re
+from collections.abc import Container, Sequence
+
+_THINKING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"^.*</(think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
+_THINKS_ON = re.compile(r"<(think|thinking|reasoning)>.*$", re.DOTALL | re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"\b(can ?not|can['’]t|could ?n['’]t|unable|sorry|won['’]t|refuse|decline|impossible"
+    r"|not (possible|able|found|present|in the)|do(es)? ?n['’]t (know|appear|exist)"
+    r"|no (such|answer|match|matching))\b",
+    re.IGNORECASE,
+)
+
+
+def without_thinking(reply: str) -> str:
+    """Return the reply without its thinking text, also where a tag is missing at either side."""
+    return _THINKS_ON.sub("", _THOUGHT.sub("", _THINKING.sub("", reply)))
+
+
+def is_refusal(reply: str) -> bool:
+    """Whether the reply says that it has no answer. Asked only of a reply without a hash."""
+    return bool(_REFUSAL.search(without_thinking(reply)))
+
+
+def find_answers(
+    reply: str, queries: Sequence[str], count: int, length: int, known: Container[str]
+) -> dict[str, list[str]]:
+    """Return the hashes that `reply` gives to each of `queries`, in order; none: an empty list.
+
+    `count` hashes of `length` letters are asked for; `known` tells those of the sample.
+    O(len(reply)).
+
+    >>> find_answers("AbCd -> 'EfGh'\\nIjKl -> 'MnOp'", ["AbCd", "IjKl"], 1, 4, ())
+    {'AbCd': ['EfGh'], 'IjKl': ['MnOp']}
+    """
+    run = re.compile(rf"(?<![^\W_])[A-Za-z]{{{length}}}(?![^\W_])")
+    given: dict[str, list[list[str]]] = {query: [] for query in queries}
+    everything: list[str] = []
+    query, answer = "", everything  # what is said before the first echo
+    for line in without_thinking(reply).splitlines():
+        hashes = [text for text in run.findall(line) if text in known or not _is_word(text)]
+        if hashes and hashes[0] in given:
+            query, answer = hashes[0], []
+            given[query].append(answer)
+        for text in hashes:
+            if text != (answer[-1] if answer else query):
+                answer.append(text)
+    if len(queries) == 1 and not query:
+        return {queries[0]: everything}
+    return {query: _choose(answers, count) for query, answers in given.items()}
+
+
+def _is_word(text: str) -> bool:
+    return text[1:].islower() or text.isupper()
+
+
+def _choose(answers: list[list[str]], count: int) -> list[str]:
+    said = [answer for answer in answers if answer]
+    fitting = [answer for answer in said if len(answer) == count]
+    return (fitting or said or [[]])[-1]
