@@ -60,5 +60,19 @@ ALWAYS_INLINE int expect_arguments(const char *kernel, Py_ssize_t given, Py_ssiz
 #define KERNEL(name) PyObject *name(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 KERNEL(hashmem_hop);
+KERNEL(hashmem_open_find);
+KERNEL(hashmem_open_insert);
+KERNEL(hashmem_open_intern);
+KERNEL(hashmem_open_delete);
+KERNEL(hashmem_open_build);
+KERNEL(hashmem_open_move);
+KERNEL(hashmem_chain_find);
+KERNEL(hashmem_chain_insert);
+KERNEL(hashmem_chain_intern);
+KERNEL(hashmem_chain_delete);
+KERNEL(hashmem_chain_build);
+KERNEL(hashmem_chain_move);
+KERNEL(hashmem_hash_words);
+KERNEL(hashmem_count_ngrams);
 
 #endif

@@ -5,6 +5,20 @@
 
 static PyMethodDef methods[] = {
     ENTRY(hop),
+    ENTRY(open_find),
+    ENTRY(open_insert),
+    ENTRY(open_intern),
+    ENTRY(open_delete),
+    ENTRY(open_build),
+    ENTRY(open_move),
+    ENTRY(chain_find),
+    ENTRY(chain_insert),
+    ENTRY(chain_intern),
+    ENTRY(chain_delete),
+    ENTRY(chain_build),
+    ENTRY(chain_move),
+    ENTRY(hash_words),
+    ENTRY(count_ngrams),
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,38 @@
 """The kernels in NumPy: the definition of every answer, and what runs where nothing was compiled."""
 
+from hashmem.kernels.reference.chaining import (
+    chain_build,
+    chain_delete,
+    chain_find,
+    chain_insert,
+    chain_intern,
+    chain_move,
+)
 from hashmem.kernels.reference.hops import hop
+from hashmem.kernels.reference.ngrams import count_ngrams, hash_words
+from hashmem.kernels.reference.open_addressing import (
+    open_build,
+    open_delete,
+    open_find,
+    open_insert,
+    open_intern,
+    open_move,
+)
 
-__all__ = ["hop"]
+__all__ = [
+    "chain_build",
+    "chain_delete",
+    "chain_find",
+    "chain_insert",
+    "chain_intern",
+    "chain_move",
+    "count_ngrams",
+    "hash_words",
+    "hop",
+    "open_build",
+    "open_delete",
+    "open_find",
+    "open_insert",
+    "open_intern",
+    "open_move",
+]

@@ -1,0 +1,398 @@
+/* Separate chaining: heads that lead to linked nodes, one node for each dense entry.
+ *
+ * heads uint64[n_buckets] and nodes [capacity] of two words, link and value, beside digests
+ * uint8[capacity][width]; the first `count` entries are in use. A link is
+ *
+ *     bits  0..39   the index of the entry it points to, plus one; 0 ends the chain
+ *     bits 40..63   24 bits of that entry's hash
+ *
+ * so a chain is walked along the nodes, one line each, and a digest is read only where 24 bits of
+ * its hash agree. New entries go to the front of their chain: along a chain indexes fall, until
+ * the first deletion. A link beyond `count` in a damaged table ends the chain.
+ *
+ * The argument every kernel starts with is the table: heads, keys, digests, nodes, width, count.
+ * hashmem.kernels.reference.chaining says what each kernel answers.
+ *
+ * Threads: any number may search while nobody writes.
+ */
+#include "hashing.h"
+
+#define TAG_SHIFT 40
+#define INDEX_MASK (((uint64_t)1 << TAG_SHIFT) - 1)
+#define MAX_ENTRIES (INDEX_MASK - 1)
+#define NONE UINT64_MAX
+
+typedef struct {
+    uint64_t link; /* to the next node of the chain */
+    int64_t value;
+} Node;
+
+typedef struct {
+    Py_buffer borrowed[4]; /* heads, keys, digests, nodes */
+    uint64_t *heads;       /* [n_buckets] */
+    uint64_t n_buckets;
+    const uint64_t *keys; /* [HASH_KEYS] */
+    uint8_t *digests;     /* [capacity][width] */
+    Node *nodes;          /* [capacity] */
+    uint64_t capacity, width, count;
+} Table;
+
+ALWAYS_INLINE uint64_t link_to(uint64_t hash, uint64_t entry) {
+    return hash << TAG_SHIFT | (entry + 1);
+}
+
+/* The entry a link points to; at the end of a chain a number that no entry has. */
+ALWAYS_INLINE uint64_t entry_of(uint64_t link) { return (link & INDEX_MASK) - 1; }
+
+ALWAYS_INLINE int tag_agrees(uint64_t link, uint64_t hash) {
+    return link >> TAG_SHIFT == (hash & 0xffffff);
+}
+
+ALWAYS_INLINE uint64_t *head_of(const Table *t, uint64_t hash) {
+    return &t->heads[bucket_of(hash, t->n_buckets)];
+}
+
+/* Ask for what following `link` will read. */
+ALWAYS_INLINE void approach_link(const Table *t, uint64_t link, uint64_t hash, size_t width) {
+    const uint64_t entry = entry_of(link);
+    if (entry >= t->count) return;
+    PREFETCH(&t->nodes[entry]);
+    if (tag_agrees(link, hash)) prefetch_digest(t->digests + entry * width, width);
+}
+
+ALWAYS_INLINE void approach(const Table *t, const uint8_t *digests, size_t width, int size,
+                            uint64_t *hashes) {
+    for (int i = 0; i < size; i++) {
+        hashes[i] = hash_digest(digests + i * width, width, t->keys);
+        PREFETCH(head_of(t, hashes[i]));
+    }
+}
+
+/* Search for a group of digests, all chains one node further a round, so that their misses overlap.
+ * found: each entry, or NONE; walked: how many nodes its search touched. */
+ALWAYS_INLINE void find_group(const Table *t, const uint8_t *digests, size_t width, int size,
+                              uint64_t *hashes, uint64_t *found, uint32_t *walked) {
+    uint64_t links[GROUP];
+    int active[GROUP], n = size;
+    approach(t, digests, width, size, hashes);
+    for (int i = 0; i < size; i++) {
+        links[i] = *head_of(t, hashes[i]);
+        approach_link(t, links[i], hashes[i], width);
+        found[i] = NONE;
+        walked[i] = 0;
+        active[i] = i;
+    }
+    /* No chain is longer than the table, so a loop in a damaged one ends too. */
+    for (uint64_t round = 0; n && round <= t->count; round++) {
+        int still = 0;
+        for (int a = 0; a < n; a++) {
+            const int i = active[a];
+            const uint64_t entry = entry_of(links[i]);
+            if (entry >= t->count) continue;
+            walked[i]++;
+            if (tag_agrees(links[i], hashes[i]) &&
+                same_digest(t->digests + entry * width, digests + i * width, width)) {
+                found[i] = entry;
+                continue;
+            }
+            links[i] = t->nodes[entry].link;
+            approach_link(t, links[i], hashes[i], width);
+            active[still++] = i;
+        }
+        n = still;
+    }
+}
+
+static int borrow_table(PyObject *const *args, int write, Table *t) {
+    memset(t, 0, sizeof *t);
+    Py_buffer *b = t->borrowed;
+    if (borrow(args[0], &b[0], write, 8, "heads") < 0 ||
+        borrow(args[1], &b[1], READ, 8, "keys") < 0 ||
+        borrow(args[2], &b[2], write, 1, "digests") < 0 ||
+        borrow(args[3], &b[3], write, sizeof(Node), "nodes") < 0 ||
+        take_size(args[4], &t->width, "width") < 0 || take_size(args[5], &t->count, "count") < 0)
+        return -1;
+    t->heads = b[0].buf;
+    t->n_buckets = (uint64_t)b[0].len / 8;
+    t->keys = b[1].buf;
+    t->digests = b[2].buf;
+    t->nodes = b[3].buf;
+    if (t->width < MIN_WIDTH || t->width > MAX_WIDTH) {
+        PyErr_Format(PyExc_ValueError, "width must be %d to %d bytes, got %llu", MIN_WIDTH,
+                     MAX_WIDTH, (unsigned long long)t->width);
+        return -1;
+    }
+    if (!t->n_buckets || t->n_buckets >> 32) {
+        PyErr_SetString(PyExc_ValueError, "heads must hold 1 to 2^32 - 1 links of 8 bytes");
+        return -1;
+    }
+    t->capacity = (uint64_t)b[2].len / t->width;
+    if ((uint64_t)b[3].len / sizeof(Node) < t->capacity)
+        t->capacity = (uint64_t)b[3].len / sizeof(Node);
+    if (t->capacity > MAX_ENTRIES) t->capacity = MAX_ENTRIES;
+    if (t->count > t->capacity) {
+        PyErr_Format(PyExc_ValueError, "count is %llu, but digests and nodes hold %llu entries",
+                     (unsigned long long)t->count, (unsigned long long)t->capacity);
+        return -1;
+    }
+    return expect_bytes(&b[1], HASH_KEYS, 8, "keys");
+}
+
+/* Borrow a batch of digests and `out`, one item of `item` bytes for each. */
+static int borrow_batch(const Table *t, PyObject *queries, PyObject *out, Py_buffer *b,
+                        Py_ssize_t item) {
+    if (borrow(queries, &b[0], READ, (Py_ssize_t)t->width, "queries") < 0 ||
+        borrow(out, &b[1], WRITE, item, "out") < 0)
+        return -1;
+    if (b[0].len / (Py_ssize_t)t->width == b[1].len / item) return 0;
+    PyErr_Format(PyExc_ValueError, "out holds %zd items for %zd digests", b[1].len / item,
+                 b[0].len / (Py_ssize_t)t->width);
+    return -1;
+}
+
+ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *out,
+                            int64_t missing, size_t width) {
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        uint64_t hashes[GROUP], found[GROUP];
+        uint32_t walked[GROUP];
+        find_group(t, queries + base * width, width, size, hashes, found, walked);
+        for (int i = 0; i < size; i++)
+            out[base + i] = found[i] == NONE ? missing : t->nodes[found[i]].value;
+    }
+}
+
+/* chain_find(table…, queries: uint8[n][width], out: int64[n], missing) */
+KERNEL(hashmem_chain_find) {
+    (void)module;
+    if (expect_arguments("chain_find", nargs, 9) < 0) return NULL;
+    Table t;
+    Py_buffer b[2] = {{0}};
+    PyObject *answer = NULL;
+    const int64_t missing = PyLong_AsLongLong(args[8]);
+    if (missing == -1 && PyErr_Occurred()) return NULL;
+    if (borrow_table(args, READ, &t) == 0 && borrow_batch(&t, args[6], args[7], b, 8) == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(t.width, find_all(&t, b[0].buf, b[1].len / 8, b[1].buf, missing, W))
+        Py_END_ALLOW_THREADS
+        answer = Py_NewRef(Py_None);
+    }
+    give_back(t.borrowed, 4);
+    give_back(b, 2);
+    return answer;
+}
+
+typedef struct {
+    uint64_t room, limit;
+    int interning;
+    int64_t offset; /* interning: the value of a new entry less its index */
+    uint64_t longest;
+} Insertion;
+
+ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *values,
+                                    uint8_t *new, Insertion *how, size_t width) {
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        const uint8_t *group = queries + base * width;
+        uint64_t hashes[GROUP], found[GROUP];
+        uint32_t walked[GROUP];
+        const uint64_t before = t->count;
+        find_group(t, group, width, size, hashes, found, walked);
+        for (int i = 0; i < size; i++) {
+            const Py_ssize_t at = base + i;
+            uint64_t *head = head_of(t, hashes[i]), known = found[i], probes = walked[i] + 1;
+            /* The search did not see what the group itself has put to the front since. */
+            for (uint64_t link = *head; known == NONE;) {
+                const uint64_t entry = entry_of(link);
+                if (entry >= t->count || entry < before) break;
+                if (tag_agrees(link, hashes[i]) &&
+                    same_digest(t->digests + entry * width, group + i * width, width))
+                    known = entry;
+                link = t->nodes[entry].link;
+                probes++;
+            }
+            new[at] = known == NONE;
+            if (known != NONE) {
+                if (how->interning)
+                    values[at] = t->nodes[known].value;
+                else
+                    t->nodes[known].value = values[at];
+                continue;
+            }
+            if (t->count >= how->room) return at;
+            const uint64_t entry = t->count++;
+            memcpy(t->digests + entry * width, group + i * width, width);
+            if (how->interning) values[at] = (int64_t)entry + how->offset;
+            t->nodes[entry] = (Node){*head, values[at]};
+            *head = link_to(hashes[i], entry);
+            if (probes > how->longest) how->longest = probes;
+            if (UNLIKELY(probes > how->limit)) return at + 1;
+        }
+    }
+    return n;
+}
+
+static PyObject *insert(PyObject *const *args, Insertion *how) {
+    Table t;
+    Py_buffer b[3] = {{0}};
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) < 0 || take_size(args[6], &how->room, "room") < 0 ||
+        take_size(args[7], &how->limit, "limit") < 0 ||
+        borrow_batch(&t, args[8], args[10], b, 1) < 0 ||
+        borrow(args[9], &b[2], how->interning ? WRITE : READ, 8, "values of the batch") < 0 ||
+        expect_bytes(&b[2], (uint64_t)b[1].len, 8, "values of the batch") < 0)
+        goto done;
+    if (how->room > t.capacity) how->room = t.capacity;
+    Py_ssize_t processed = 0;
+    Py_BEGIN_ALLOW_THREADS
+    FOR_WIDTH(t.width,
+              processed = insert_all(&t, b[0].buf, b[1].len, b[2].buf, b[1].buf, how, W))
+    Py_END_ALLOW_THREADS
+    answer = Py_BuildValue("nKK", processed, (unsigned long long)t.count,
+                           (unsigned long long)how->longest);
+done:
+    give_back(t.borrowed, 4);
+    give_back(b, 3);
+    return answer;
+}
+
+/* chain_insert(table…, room, limit, queries: uint8[n][width], values: int64[n], new: bool[n])
+ *     -> (processed, count, longest) */
+KERNEL(hashmem_chain_insert) {
+    (void)module;
+    if (expect_arguments("chain_insert", nargs, 11) < 0) return NULL;
+    Insertion how = {0};
+    return insert(args, &how);
+}
+
+/* chain_intern(…as chain_insert, but values is written; offset) -> (processed, count, longest) */
+KERNEL(hashmem_chain_intern) {
+    (void)module;
+    if (expect_arguments("chain_intern", nargs, 12) < 0) return NULL;
+    Insertion how = {.interning = 1, .offset = PyLong_AsLongLong(args[11])};
+    if (how.offset == -1 && PyErr_Occurred()) return NULL;
+    return insert(args, &how);
+}
+
+ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t n, uint8_t *out,
+                                    int64_t *holes, size_t width) {
+    Py_ssize_t removed = 0;
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        uint64_t hashes[GROUP], found[GROUP];
+        uint32_t walked[GROUP];
+        find_group(t, queries + base * width, width, size, hashes, found, walked);
+        for (int i = 0; i < size; i++) {
+            out[base + i] = 0;
+            if (found[i] == NONE) continue;
+            uint64_t *link = head_of(t, hashes[i]), entry = entry_of(*link);
+            for (uint64_t step = 0; entry != found[i] && entry < t->count && step < t->count; step++) {
+                link = &t->nodes[entry].link;
+                entry = entry_of(*link);
+            }
+            if (entry != found[i]) continue; /* the same digest came earlier in the group */
+            *link = t->nodes[entry].link;
+            out[base + i] = 1;
+            holes[removed++] = (int64_t)entry;
+        }
+    }
+    return removed;
+}
+
+/* chain_delete(table…, queries: uint8[n][width], out: bool[n], holes: int64[n]) -> removed */
+KERNEL(hashmem_chain_delete) {
+    (void)module;
+    if (expect_arguments("chain_delete", nargs, 9) < 0) return NULL;
+    Table t;
+    Py_buffer b[3] = {{0}};
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) == 0 && borrow_batch(&t, args[6], args[7], b, 1) == 0 &&
+        borrow(args[8], &b[2], WRITE, 8, "holes") == 0 &&
+        expect_bytes(&b[2], (uint64_t)b[1].len, 8, "holes") == 0) {
+        Py_ssize_t removed = 0;
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(t.width,
+                  removed = delete_all(&t, b[0].buf, b[1].len, b[1].buf, b[2].buf, W))
+        Py_END_ALLOW_THREADS
+        answer = PyLong_FromSsize_t(removed);
+    }
+    give_back(t.borrowed, 4);
+    give_back(b, 3);
+    return answer;
+}
+
+ALWAYS_INLINE void build_all(const Table *t, size_t width) {
+    for (uint64_t base = 0; base < t->count; base += GROUP) {
+        const int size = t->count - base < GROUP ? (int)(t->count - base) : GROUP;
+        uint64_t hashes[GROUP];
+        approach(t, t->digests + base * width, width, size, hashes);
+        for (int i = 0; i < size; i++) {
+            uint64_t *head = head_of(t, hashes[i]), entry = base + (uint64_t)i;
+            t->nodes[entry].link = *head;
+            *head = link_to(hashes[i], entry);
+        }
+    }
+}
+
+/* chain_build(table…): link all entries into empty heads */
+KERNEL(hashmem_chain_build) {
+    (void)module;
+    if (expect_arguments("chain_build", nargs, 6) < 0) return NULL;
+    Table t;
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(t.width, build_all(&t, W))
+        Py_END_ALLOW_THREADS
+        answer = Py_NewRef(Py_None);
+    }
+    give_back(t.borrowed, 4);
+    return answer;
+}
+
+ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *to, Py_ssize_t n,
+                            size_t width) {
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        uint64_t hashes[GROUP];
+        for (int i = 0; i < size; i++) {
+            const uint64_t entry = (uint64_t)from[base + i];
+            if (entry >= t->count) continue;
+            hashes[i] = hash_digest(t->digests + entry * width, width, t->keys);
+            PREFETCH(head_of(t, hashes[i]));
+        }
+        for (int i = 0; i < size; i++) {
+            const uint64_t source = (uint64_t)from[base + i], target = (uint64_t)to[base + i];
+            if (source >= t->count || target >= t->count) continue;
+            uint64_t *link = head_of(t, hashes[i]), entry = entry_of(*link);
+            for (uint64_t step = 0; entry != source && entry < t->count && step < t->count; step++) {
+                link = &t->nodes[entry].link;
+                entry = entry_of(*link);
+            }
+            if (entry != source) continue;
+            *link = link_to(hashes[i], target);
+            t->nodes[target] = t->nodes[source];
+            memcpy(t->digests + target * width, t->digests + source * width, width);
+        }
+    }
+}
+
+/* chain_move(table…, sources: int64[n], targets: int64[n]) */
+KERNEL(hashmem_chain_move) {
+    (void)module;
+    if (expect_arguments("chain_move", nargs, 8) < 0) return NULL;
+    Table t;
+    Py_buffer b[2] = {{0}};
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) == 0 && borrow(args[6], &b[0], READ, 8, "sources") == 0 &&
+        borrow(args[7], &b[1], READ, 8, "targets") == 0 &&
+        expect_bytes(&b[1], (uint64_t)b[0].len / 8, 8, "targets") == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(t.width, move_all(&t, b[0].buf, b[1].buf, b[0].len / 8, W))
+        Py_END_ALLOW_THREADS
+        answer = Py_NewRef(Py_None);
+    }
+    give_back(t.borrowed, 4);
+    give_back(b, 2);
+    return answer;
+}

@@ -1,0 +1,461 @@
+/* Open addressing: buckets of one cache line that lead from a hash to a dense array of entries.
+ *
+ * A bucket is 64 bytes, after F14 (Bronson and Shi, "Open-sourcing F14 for faster, more
+ * memory-efficient hash tables", Facebook, 2019):
+ *
+ *     bytes  0..11   tags: 8 bits of the hash of the entry in each of 12 slots, 1..255; 0 is empty
+ *     byte   12      overflow: how many entries probed past this bucket; 255 is "255 or more"
+ *     bytes 13..15   bits 32 and 33 of the 12 entry indexes, 2 bits each, slot 0 lowest
+ *     bytes 16..63   bits 0..31 of the 12 entry indexes, uint32 little-endian
+ *
+ * An entry lies in the first bucket with a free slot, from its home on and round the end, and each
+ * bucket passed counts it. So a search ends at the first bucket whose overflow is 0, and a deletion
+ * counts down again and leaves no tombstone. A counter that has reached 255 stays there until the
+ * buckets are rebuilt. An empty slot has index 0.
+ *
+ * Entries are dense: digests uint8[capacity][width] and values int64[capacity], of which the first
+ * `count` are in use. An index of `count` or above in a damaged bucket matches nothing.
+ *
+ * The argument every kernel starts with is the table: buckets, keys, digests, values, width, count.
+ * hashmem.kernels.reference.open_addressing says what each kernel answers.
+ *
+ * Threads: any number may search while nobody writes.
+ */
+#include "hashing.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#define LINE 64
+#define SLOTS 12
+#define OVERFLOW 12 /* its place in the bucket */
+#define SATURATED 255
+#define HIGH_BITS 13
+#define LOW_BITS 16
+#define MAX_ENTRIES ((uint64_t)1 << 34)
+
+typedef struct {
+    Py_buffer borrowed[4]; /* buckets, keys, digests, values */
+    uint8_t *buckets;      /* [n_buckets][64] */
+    uint64_t n_buckets;
+    const uint64_t *keys; /* [HASH_KEYS] */
+    uint8_t *digests;     /* [capacity][width] */
+    int64_t *values;      /* [capacity] */
+    uint64_t capacity, width, count;
+} Table;
+
+typedef struct {
+    uint8_t *bucket;
+    unsigned slot;
+    int64_t entry; /* -1: not there */
+} Place;
+
+ALWAYS_INLINE uint8_t tag_of(uint64_t hash) {
+    return (uint8_t)(1 + ((hash & 0xffffffffu) * 255 >> 32));
+}
+
+/* One bit for each slot whose tag is `tag`. */
+ALWAYS_INLINE uint32_t matches(const uint8_t *bucket, uint8_t tag) {
+#if defined(__SSE2__)
+    const __m128i tags = _mm_loadu_si128((const __m128i *)bucket);
+    const __m128i equal = _mm_cmpeq_epi8(tags, _mm_set1_epi8((char)tag));
+    return (uint32_t)_mm_movemask_epi8(equal) & ((1u << SLOTS) - 1);
+#else
+    uint32_t mask = 0;
+    for (int i = 0; i < SLOTS; i++) mask |= (uint32_t)(bucket[i] == tag) << i;
+    return mask;
+#endif
+}
+
+ALWAYS_INLINE unsigned lowest(uint32_t mask) {
+#if defined(__GNUC__) || defined(__clang__)
+    return (unsigned)__builtin_ctz(mask);
+#else
+    unsigned at = 0;
+    while (!(mask >> at & 1)) at++;
+    return at;
+#endif
+}
+
+ALWAYS_INLINE uint64_t entry_at(const uint8_t *bucket, unsigned slot) {
+    const uint8_t *low = bucket + LOW_BITS + 4 * slot;
+    const uint64_t high = bucket[HIGH_BITS + slot / 4] >> slot % 4 * 2 & 3;
+    return high << 32 | (uint32_t)low[3] << 24 | (uint32_t)low[2] << 16 | low[1] << 8 | low[0];
+}
+
+ALWAYS_INLINE void set_entry(uint8_t *bucket, unsigned slot, uint64_t entry) {
+    uint8_t *low = bucket + LOW_BITS + 4 * slot, *high = bucket + HIGH_BITS + slot / 4;
+    for (int i = 0; i < 4; i++) low[i] = (uint8_t)(entry >> 8 * i);
+    const unsigned shift = slot % 4 * 2;
+    *high = (uint8_t)((*high & ~(3u << shift)) | (entry >> 32 & 3) << shift);
+}
+
+ALWAYS_INLINE uint8_t *home_of(const Table *t, uint64_t hash) {
+    return t->buckets + LINE * bucket_of(hash, t->n_buckets);
+}
+
+ALWAYS_INLINE uint8_t *next_bucket(const Table *t, uint8_t *bucket) {
+    bucket += LINE;
+    return bucket == t->buckets + LINE * t->n_buckets ? t->buckets : bucket;
+}
+
+ALWAYS_INLINE Place locate(const Table *t, const uint8_t *digest, size_t width, uint64_t hash) {
+    uint8_t *bucket = home_of(t, hash);
+    const uint8_t tag = tag_of(hash);
+    for (uint64_t probe = 0; probe < t->n_buckets; probe++) {
+        for (uint32_t mask = matches(bucket, tag); mask; mask &= mask - 1) {
+            const unsigned slot = lowest(mask);
+            const uint64_t entry = entry_at(bucket, slot);
+            if (LIKELY(entry < t->count && same_digest(t->digests + entry * width, digest, width)))
+                return (Place){bucket, slot, (int64_t)entry};
+        }
+        if (LIKELY(!bucket[OVERFLOW])) break;
+        bucket = next_bucket(t, bucket);
+    }
+    return (Place){NULL, 0, -1};
+}
+
+/* Put `entry` into the first free slot from its home on. How many buckets that touched, or 0 where
+ * every slot is taken (then nothing was placed, and the counters no longer count: a caller that
+ * keeps the load below 1 never sees it). */
+ALWAYS_INLINE uint64_t place(const Table *t, uint64_t hash, uint64_t entry) {
+    uint8_t *bucket = home_of(t, hash);
+    for (uint64_t probe = 1; probe <= t->n_buckets; probe++) {
+        const uint32_t vacant = matches(bucket, 0);
+        if (LIKELY(vacant)) {
+            const unsigned slot = lowest(vacant);
+            bucket[slot] = tag_of(hash);
+            set_entry(bucket, slot, entry);
+            return probe;
+        }
+        if (bucket[OVERFLOW] != SATURATED) bucket[OVERFLOW]++;
+        bucket = next_bucket(t, bucket);
+    }
+    return 0;
+}
+
+/* Hash a group of digests and ask for their buckets. */
+ALWAYS_INLINE void approach(const Table *t, const uint8_t *digests, size_t width, int size,
+                            uint64_t *hashes) {
+    for (int i = 0; i < size; i++) {
+        hashes[i] = hash_digest(digests + i * width, width, t->keys);
+        PREFETCH(home_of(t, hashes[i]));
+    }
+}
+
+/* Ask for the entries that the tags in the home buckets point to. */
+ALWAYS_INLINE void approach_entries(const Table *t, const uint64_t *hashes, size_t width, int size) {
+    for (int i = 0; i < size; i++) {
+        const uint8_t *bucket = home_of(t, hashes[i]);
+        const uint32_t mask = matches(bucket, tag_of(hashes[i]));
+        if (mask) {
+            const uint64_t entry = entry_at(bucket, lowest(mask));
+            prefetch_digest(t->digests + entry * width, width);
+            PREFETCH(t->values + entry);
+        }
+    }
+}
+
+static int borrow_table(PyObject *const *args, int write, Table *t) {
+    memset(t, 0, sizeof *t);
+    Py_buffer *b = t->borrowed;
+    if (borrow(args[0], &b[0], write, LINE, "buckets") < 0 ||
+        borrow(args[1], &b[1], READ, 8, "keys") < 0 ||
+        borrow(args[2], &b[2], write, 1, "digests") < 0 ||
+        borrow(args[3], &b[3], write, 8, "values") < 0 ||
+        take_size(args[4], &t->width, "width") < 0 || take_size(args[5], &t->count, "count") < 0)
+        return -1;
+    t->buckets = b[0].buf;
+    t->n_buckets = (uint64_t)b[0].len / LINE;
+    t->keys = b[1].buf;
+    t->digests = b[2].buf;
+    t->values = b[3].buf;
+    if (t->width < MIN_WIDTH || t->width > MAX_WIDTH) {
+        PyErr_Format(PyExc_ValueError, "width must be %d to %d bytes, got %llu", MIN_WIDTH,
+                     MAX_WIDTH, (unsigned long long)t->width);
+        return -1;
+    }
+    if (!t->n_buckets || t->n_buckets >> 32) {
+        PyErr_SetString(PyExc_ValueError, "buckets must hold 1 to 2^32 - 1 buckets of 64 bytes");
+        return -1;
+    }
+    t->capacity = (uint64_t)b[2].len / t->width;
+    if ((uint64_t)b[3].len / 8 < t->capacity) t->capacity = (uint64_t)b[3].len / 8;
+    if (t->capacity > MAX_ENTRIES) t->capacity = MAX_ENTRIES;
+    if (t->count > t->capacity) {
+        PyErr_Format(PyExc_ValueError, "count is %llu, but digests and values hold %llu entries",
+                     (unsigned long long)t->count, (unsigned long long)t->capacity);
+        return -1;
+    }
+    return expect_bytes(&b[1], HASH_KEYS, 8, "keys");
+}
+
+/* Borrow a batch of digests and `out`, one item of `item` bytes for each. */
+static int borrow_batch(const Table *t, PyObject *queries, PyObject *out, Py_buffer *b,
+                        Py_ssize_t item) {
+    if (borrow(queries, &b[0], READ, (Py_ssize_t)t->width, "queries") < 0 ||
+        borrow(out, &b[1], WRITE, item, "out") < 0)
+        return -1;
+    if (b[0].len / (Py_ssize_t)t->width == b[1].len / item) return 0;
+    PyErr_Format(PyExc_ValueError, "out holds %zd items for %zd digests", b[1].len / item,
+                 b[0].len / (Py_ssize_t)t->width);
+    return -1;
+}
+
+ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *out,
+                            int64_t missing, size_t width) {
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        const uint8_t *group = queries + base * width;
+        uint64_t hashes[GROUP];
+        approach(t, group, width, size, hashes);
+        approach_entries(t, hashes, width, size);
+        for (int i = 0; i < size; i++) {
+            const Place found = locate(t, group + i * width, width, hashes[i]);
+            out[base + i] = found.entry < 0 ? missing : t->values[found.entry];
+        }
+    }
+}
+
+/* open_find(table…, queries: uint8[n][width], out: int64[n], missing) */
+KERNEL(hashmem_open_find) {
+    (void)module;
+    if (expect_arguments("open_find", nargs, 9) < 0) return NULL;
+    Table t;
+    Py_buffer b[2] = {{0}};
+    PyObject *answer = NULL;
+    const int64_t missing = PyLong_AsLongLong(args[8]);
+    if (missing == -1 && PyErr_Occurred()) return NULL;
+    if (borrow_table(args, READ, &t) == 0 && borrow_batch(&t, args[6], args[7], b, 8) == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(t.width, find_all(&t, b[0].buf, b[1].len / 8, b[1].buf, missing, W))
+        Py_END_ALLOW_THREADS
+        answer = Py_NewRef(Py_None);
+    }
+    give_back(t.borrowed, 4);
+    give_back(b, 2);
+    return answer;
+}
+
+typedef struct {
+    uint64_t room, limit;
+    int interning;
+    int64_t offset; /* interning: the value of a new entry less its index */
+    uint64_t longest;
+} Insertion;
+
+ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *values,
+                                    uint8_t *new, Insertion *how, size_t width) {
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        const uint8_t *group = queries + base * width;
+        uint64_t hashes[GROUP];
+        approach(t, group, width, size, hashes);
+        approach_entries(t, hashes, width, size);
+        for (int i = 0; i < size; i++) {
+            const Py_ssize_t at = base + i;
+            const int64_t known = locate(t, group + i * width, width, hashes[i]).entry;
+            new[at] = known < 0;
+            if (known >= 0) {
+                if (how->interning)
+                    values[at] = t->values[known];
+                else
+                    t->values[known] = values[at];
+                continue;
+            }
+            if (t->count >= how->room) return at;
+            const uint64_t entry = t->count, probes = place(t, hashes[i], entry);
+            if (!probes) return at;
+            memcpy(t->digests + entry * width, group + i * width, width);
+            if (how->interning) values[at] = (int64_t)entry + how->offset;
+            t->values[entry] = values[at];
+            t->count++;
+            if (probes > how->longest) how->longest = probes;
+            if (UNLIKELY(probes > how->limit)) return at + 1;
+        }
+    }
+    return n;
+}
+
+static PyObject *insert(PyObject *const *args, Insertion *how) {
+    Table t;
+    Py_buffer b[3] = {{0}};
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) < 0 || take_size(args[6], &how->room, "room") < 0 ||
+        take_size(args[7], &how->limit, "limit") < 0 ||
+        borrow_batch(&t, args[8], args[10], b, 1) < 0 ||
+        borrow(args[9], &b[2], how->interning ? WRITE : READ, 8, "values of the batch") < 0 ||
+        expect_bytes(&b[2], (uint64_t)b[1].len, 8, "values of the batch") < 0)
+        goto done;
+    if (how->room > t.capacity) how->room = t.capacity;
+    Py_ssize_t processed = 0;
+    Py_BEGIN_ALLOW_THREADS
+    FOR_WIDTH(t.width,
+              processed = insert_all(&t, b[0].buf, b[1].len, b[2].buf, b[1].buf, how, W))
+    Py_END_ALLOW_THREADS
+    answer = Py_BuildValue("nKK", processed, (unsigned long long)t.count,
+                           (unsigned long long)how->longest);
+done:
+    give_back(t.borrowed, 4);
+    give_back(b, 3);
+    return answer;
+}
+
+/* open_insert(table…, room, limit, queries: uint8[n][width], values: int64[n], new: bool[n])
+ *     -> (processed, count, longest) */
+KERNEL(hashmem_open_insert) {
+    (void)module;
+    if (expect_arguments("open_insert", nargs, 11) < 0) return NULL;
+    Insertion how = {0};
+    return insert(args, &how);
+}
+
+/* open_intern(…as open_insert, but values is written; offset) -> (processed, count, longest) */
+KERNEL(hashmem_open_intern) {
+    (void)module;
+    if (expect_arguments("open_intern", nargs, 12) < 0) return NULL;
+    Insertion how = {.interning = 1, .offset = PyLong_AsLongLong(args[11])};
+    if (how.offset == -1 && PyErr_Occurred()) return NULL;
+    return insert(args, &how);
+}
+
+ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t n, uint8_t *out,
+                                    int64_t *holes, size_t width) {
+    Py_ssize_t removed = 0;
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        const uint8_t *group = queries + base * width;
+        uint64_t hashes[GROUP];
+        approach(t, group, width, size, hashes);
+        approach_entries(t, hashes, width, size);
+        for (int i = 0; i < size; i++) {
+            const Place found = locate(t, group + i * width, width, hashes[i]);
+            out[base + i] = found.entry >= 0;
+            if (found.entry < 0) continue;
+            found.bucket[found.slot] = 0;
+            set_entry(found.bucket, found.slot, 0);
+            for (uint8_t *b = home_of(t, hashes[i]); b != found.bucket; b = next_bucket(t, b))
+                if (b[OVERFLOW] != SATURATED) b[OVERFLOW]--;
+            holes[removed++] = found.entry;
+        }
+    }
+    return removed;
+}
+
+/* open_delete(table…, queries: uint8[n][width], out: bool[n], holes: int64[n]) -> removed */
+KERNEL(hashmem_open_delete) {
+    (void)module;
+    if (expect_arguments("open_delete", nargs, 9) < 0) return NULL;
+    Table t;
+    Py_buffer b[3] = {{0}};
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) == 0 && borrow_batch(&t, args[6], args[7], b, 1) == 0 &&
+        borrow(args[8], &b[2], WRITE, 8, "holes") == 0 &&
+        expect_bytes(&b[2], (uint64_t)b[1].len, 8, "holes") == 0) {
+        Py_ssize_t removed = 0;
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(t.width,
+                  removed = delete_all(&t, b[0].buf, b[1].len, b[1].buf, b[2].buf, W))
+        Py_END_ALLOW_THREADS
+        answer = PyLong_FromSsize_t(removed);
+    }
+    give_back(t.borrowed, 4);
+    give_back(b, 3);
+    return answer;
+}
+
+ALWAYS_INLINE uint64_t build_all(const Table *t, uint64_t limit, size_t width) {
+    uint64_t longest = 0;
+    for (uint64_t base = 0; base < t->count; base += GROUP) {
+        const int size = t->count - base < GROUP ? (int)(t->count - base) : GROUP;
+        uint64_t hashes[GROUP];
+        approach(t, t->digests + base * width, width, size, hashes);
+        for (int i = 0; i < size; i++) {
+            const uint64_t probes = place(t, hashes[i], base + (uint64_t)i);
+            if (probes > longest) longest = probes;
+            if (UNLIKELY(probes > limit || !probes)) return longest;
+        }
+    }
+    return longest;
+}
+
+/* open_build(table…, limit) -> longest */
+KERNEL(hashmem_open_build) {
+    (void)module;
+    if (expect_arguments("open_build", nargs, 7) < 0) return NULL;
+    Table t;
+    uint64_t limit;
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) == 0 && take_size(args[6], &limit, "limit") == 0) {
+        uint64_t longest = 0;
+        if (t.count > SLOTS * t.n_buckets) {
+            PyErr_SetString(PyExc_ValueError, "buckets do not hold that many entries");
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            FOR_WIDTH(t.width, longest = build_all(&t, limit, W))
+            Py_END_ALLOW_THREADS
+            answer = PyLong_FromUnsignedLongLong(longest);
+        }
+    }
+    give_back(t.borrowed, 4);
+    return answer;
+}
+
+/* The slot that holds `entry`; comparing indexes needs no digest. */
+ALWAYS_INLINE Place locate_entry(const Table *t, uint64_t hash, uint64_t entry) {
+    uint8_t *bucket = home_of(t, hash);
+    const uint8_t tag = tag_of(hash);
+    for (uint64_t probe = 0; probe < t->n_buckets; probe++) {
+        for (uint32_t mask = matches(bucket, tag); mask; mask &= mask - 1)
+            if (entry_at(bucket, lowest(mask)) == entry)
+                return (Place){bucket, lowest(mask), (int64_t)entry};
+        if (!bucket[OVERFLOW]) break;
+        bucket = next_bucket(t, bucket);
+    }
+    return (Place){NULL, 0, -1};
+}
+
+ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *to, Py_ssize_t n,
+                            size_t width) {
+    for (Py_ssize_t base = 0; base < n; base += GROUP) {
+        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
+        uint64_t hashes[GROUP];
+        for (int i = 0; i < size; i++) PREFETCH(t->digests + (uint64_t)from[base + i] * width);
+        for (int i = 0; i < size; i++) {
+            const uint64_t entry = (uint64_t)from[base + i];
+            if (entry >= t->count) continue;
+            hashes[i] = hash_digest(t->digests + entry * width, width, t->keys);
+            PREFETCH(home_of(t, hashes[i]));
+        }
+        for (int i = 0; i < size; i++) {
+            const uint64_t entry = (uint64_t)from[base + i];
+            if (entry >= t->count || (uint64_t)to[base + i] >= t->count) continue;
+            const Place found = locate_entry(t, hashes[i], entry);
+            if (found.entry < 0) continue;
+            set_entry(found.bucket, found.slot, (uint64_t)to[base + i]);
+            memcpy(t->digests + (uint64_t)to[base + i] * width, t->digests + entry * width, width);
+            t->values[to[base + i]] = t->values[entry];
+        }
+    }
+}
+
+/* open_move(table…, sources: int64[n], targets: int64[n]) */
+KERNEL(hashmem_open_move) {
+    (void)module;
+    if (expect_arguments("open_move", nargs, 8) < 0) return NULL;
+    Table t;
+    Py_buffer b[2] = {{0}};
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &t) == 0 && borrow(args[6], &b[0], READ, 8, "sources") == 0 &&
+        borrow(args[7], &b[1], READ, 8, "targets") == 0 &&
+        expect_bytes(&b[1], (uint64_t)b[0].len / 8, 8, "targets") == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        FOR_WIDTH(t.width, move_all(&t, b[0].buf, b[1].buf, b[0].len / 8, W))
+        Py_END_ALLOW_THREADS
+        answer = Py_NewRef(Py_None);
+    }
+    give_back(t.borrowed, 4);
+    give_back(b, 2);
+    return answer;
+}

@@ -1,0 +1,92 @@
+"""The keyed hash of digests in NumPy. The definition of `hashing.h`, which states the guarantee."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_WIDTH = 8  # bytes of a digest
+MAX_WIDTH = 64
+SUM_KEYS = 1 + MAX_WIDTH // 4  # one to start from, one for each 32-bit word
+BLOCK = 1 << 15  # digests at a time, so that what lies between two steps stays in the cache
+
+Digests = NDArray[np.uint8]  # (n, width)
+Hashes = NDArray[np.uint64]  # (n,)
+
+_LOW_HALF = np.uint64(0xFFFFFFFF)
+
+
+def expand_keys(seed: int) -> Hashes:
+    """Derive the keys (2 * SUM_KEYS,) of the two sums from `seed`, 0 to 2^128 - 1."""
+    stream = hashlib.shake_256(b"hashmem table" + seed.to_bytes(16, "little"))
+    return np.frombuffer(stream.digest(2 * SUM_KEYS * 8), dtype="<u8").astype(np.uint64)
+
+
+def hash_digests(digests: Digests, keys: Hashes) -> Hashes:
+    """Hash each of `digests` (n, width) to 64 bits under `keys` (2 * SUM_KEYS,)."""
+    n, width = digests.shape
+    pairs = -(-width // 8)
+    padded = digests
+    if width % 8:
+        padded = np.zeros((n, pairs * 8), np.uint8)
+        padded[:, :width] = digests
+    words = padded.view("<u4").astype(np.uint64).T
+    sums = []
+    for k in (keys[:SUM_KEYS], keys[SUM_KEYS:]):
+        total = np.full(n, k[0])
+        for i in range(0, 2 * pairs, 2):
+            total += (words[i] + k[i + 1]) * (words[i + 1] + k[i + 2])
+        sums.append(total)
+    return _finalise(sums[0] & ~_LOW_HALF | sums[1] >> np.uint64(32))
+
+
+def _finalise(h: Hashes) -> Hashes:
+    """Mix all bits: the finaliser of MurmurHash3, a bijection."""
+    shift = np.uint64(33)
+    h = (h ^ h >> shift) * np.uint64(0xFF51AFD7ED558CCD)
+    h = (h ^ h >> shift) * np.uint64(0xC4CEB9FE1A85EC53)
+    return h ^ h >> shift
+
+
+def bucket_of(hashes: Hashes, buckets: int) -> NDArray[np.int64]:
+    """Map the high half of each hash to one of up to 2^32 - 1 buckets, by multiplying."""
+    shift = np.uint64(32)
+    return ((hashes >> shift) * np.uint64(buckets) >> shift).astype(np.int64)
+
+
+def wide(digests: Digests) -> NDArray[np.unsignedinteger]:
+    """View (n, width) bytes as the widest words that divide the width, to compare fewer items."""
+    width = digests.shape[1]
+    if width % 8 == 0:
+        return digests.view(np.uint64)
+    if width % 4 == 0:
+        return digests.view(np.uint32)
+    return digests
+
+
+def same_rows(
+    left: NDArray[np.unsignedinteger],
+    left_rows: NDArray[np.intp],
+    right: NDArray[np.unsignedinteger],
+    right_rows: NDArray[np.intp],
+) -> NDArray[np.bool_]:
+    """Compare row left_rows[i] of `left` with row right_rows[i] of `right`, for each i."""
+    return np.asarray((left[left_rows] == right[right_rows]).all(axis=1))
+
+
+def first_of_each(digests: Digests, hashes: Hashes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Group equal digests, in order of first appearance.
+
+    `digests` (n, width) with their `hashes` (n,) → the place of the first of each of m groups (m,),
+    ascending, and the group of each digest (n,). O(n log n).
+    """
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    words = wide(digests)
+    if not same_rows(words, np.arange(len(digests)), words, first[group]).all():
+        # Two digests share all 64 bits of the hash: compare whole digests from the start.
+        _, first, group = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+        group = group.reshape(-1)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[group]

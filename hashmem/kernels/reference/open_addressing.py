@@ -1,0 +1,307 @@
+"""Open addressing in NumPy. The definition of `open_addressing.c`, which states the layout.
+
+Every kernel starts with the table: `buckets` uint8 (n, 64), `keys`, `digests` uint8
+(capacity, width), `values` int64 (capacity,), `width` and `count`, the entries in use.
+Batches are worked on in blocks, each in rounds: all pending digests look at one bucket together,
+those that must go on look at the next. Expected O(1) rounds.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashmem.kernels.reference.hashing import (
+    BLOCK,
+    Digests,
+    Hashes,
+    bucket_of,
+    first_of_each,
+    hash_digests,
+    same_rows,
+    wide,
+)
+
+SLOTS = 12
+OVERFLOW = 12  # its byte in the bucket
+HIGH_BITS = 13
+SATURATED = 255
+LINE = 64  # bytes
+
+Buckets = NDArray[np.uint8]  # (n_buckets, 64)
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+def tag_of(hashes: Hashes) -> NDArray[np.uint8]:
+    """The tag of each hash, 1 to 255, from its low half."""
+    low = hashes & np.uint64(0xFFFFFFFF)
+    return (np.uint64(1) + (low * np.uint64(255) >> np.uint64(32))).astype(np.uint8)
+
+
+def entries_at(buckets: Buckets, at: Rows, slot: Rows) -> Rows:
+    """The index of the entry in slot `slot` of bucket `at`, for each pair."""
+    low = buckets.view("<u4")[at, 4 + slot].astype(np.int64)
+    high = buckets[at, HIGH_BITS + slot // 4] >> (slot % 4 * 2).astype(np.uint8) & np.uint8(3)
+    return low | high.astype(np.int64) << 32
+
+
+def _set_entries(buckets: Buckets, at: Rows, slot: Rows, entries: Rows) -> None:
+    buckets.view("<u4")[at, 4 + slot] = entries & 0xFFFFFFFF
+    # Slots of one bucket share these bytes, and several may change at once: work in place.
+    byte, shift = HIGH_BITS + slot // 4, (slot % 4 * 2).astype(np.uint8)
+    np.bitwise_and.at(buckets, (at, byte), ~(np.uint8(3) << shift))
+    high = (entries >> 32).astype(np.uint8)
+    if high.any():
+        np.bitwise_or.at(buckets, (at, byte), high << shift)
+
+
+def _count_passing(buckets: Buckets, at: Rows, step: int) -> None:
+    """Add `step` to the overflow of each bucket in `at`, as often as it is there."""
+    touched, times = np.unique(at, return_counts=True)
+    before = buckets[touched, OVERFLOW].astype(np.int64)
+    after = np.where(before == SATURATED, SATURATED, before + step * times)
+    buckets[touched, OVERFLOW] = np.clip(after, 0, SATURATED)
+
+
+def _next(at: Rows, n_buckets: int) -> Rows:
+    at = at + 1
+    at[at == n_buckets] = 0
+    return at
+
+
+def _locate(
+    buckets: Buckets, digests: Digests, count: int, queries: Digests, hashes: Hashes
+) -> tuple[Rows, Rows, Rows]:
+    """The entry of each query, or -1, with the bucket and the slot it is in."""
+    n = len(queries)
+    entry, bucket, slot = np.full(n, -1), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    stored, asked = wide(digests), wide(queries)
+    pending, at, tags = np.arange(n), bucket_of(hashes, len(buckets)), tag_of(hashes)
+    for _ in range(len(buckets)):
+        lines = buckets[at, : OVERFLOW + 1]
+        row, column = np.nonzero(lines[:, :SLOTS] == tags[:, None])
+        candidates = entries_at(buckets, at[row], column)
+        inside = candidates < count
+        if not inside.all():
+            row, column, candidates = row[inside], column[inside], candidates[inside]
+        same = same_rows(stored, candidates, asked, pending[row])
+        row = row[same]
+        hits = pending[row]
+        entry[hits], bucket[hits], slot[hits] = candidates[same], at[row], column[same]
+        go_on = lines[:, OVERFLOW] > 0
+        go_on[row] = False
+        if not go_on.any():
+            break
+        pending, at, tags = pending[go_on], _next(at[go_on], len(buckets)), tags[go_on]
+    return entry, bucket, slot
+
+
+def _place(buckets: Buckets, hashes: Hashes, entries: Rows) -> int:
+    """Put `entries`, known to be new, into free slots. How many buckets the longest probe took."""
+    at, tags, probes = bucket_of(hashes, len(buckets)), tag_of(hashes), 0
+    while len(at) and probes < len(buckets):
+        probes += 1
+        order = np.argsort(at, kind="stable")
+        at, tags, entries = at[order], tags[order], entries[order]
+        starts = np.flatnonzero(np.r_[True, at[1:] != at[:-1]])
+        sizes = np.diff(np.r_[starts, len(at)])
+        rank = np.arange(len(at)) - np.repeat(starts, sizes)
+        vacant = buckets[at, :SLOTS] == 0
+        ordinal = np.cumsum(vacant, axis=1, dtype=np.uint8)
+        fits = rank < ordinal[:, -1]
+        wanted = vacant[fits] & (ordinal[fits] == rank[fits, None] + 1)
+        slot = wanted.argmax(axis=1)
+        buckets[at[fits], slot] = tags[fits]
+        _set_entries(buckets, at[fits], slot, entries[fits])
+        passing = ~fits
+        at, tags, entries = at[passing], tags[passing], entries[passing]
+        _count_passing(buckets, at, 1)
+        at = _next(at, len(buckets))
+    return probes
+
+
+def open_find(
+    buckets: Buckets,
+    keys: Hashes,
+    digests: Digests,
+    values: Rows,
+    width: int,
+    count: int,
+    queries: Digests,
+    out: Rows,
+    missing: int,
+) -> None:
+    """Write to `out` (n,) the value of each of `queries` (n, width), or `missing`."""
+    for start in range(0, len(queries), BLOCK):
+        block = queries[start : start + BLOCK]
+        entry, _, _ = _locate(buckets, digests, count, block, hash_digests(block, keys))
+        out[start : start + BLOCK] = np.where(entry < 0, missing, values[entry])
+
+
+def open_insert(
+    buckets: Buckets,
+    keys: Hashes,
+    digests: Digests,
+    values: Rows,
+    width: int,
+    count: int,
+    room: int,
+    limit: int,
+    queries: Digests,
+    given: Rows,
+    new: Flags,
+) -> tuple[int, int, int]:
+    """Give each of `queries` (n, width) its value of `given` (n,); the last of equal digests wins.
+
+    `new` (n,) is written: whether the digest was not there before. Stops at the first new digest
+    beyond `room` entries, and soon after a probe longer than `limit` buckets. Returns how many
+    queries were processed, the new count, and the longest probe of a new entry.
+    """
+    return _add(
+        buckets, keys, digests, values, count, room, limit, queries, given, new, offset=None
+    )
+
+
+def open_intern(
+    buckets: Buckets,
+    keys: Hashes,
+    digests: Digests,
+    values: Rows,
+    width: int,
+    count: int,
+    room: int,
+    limit: int,
+    queries: Digests,
+    out: Rows,
+    new: Flags,
+    offset: int,
+) -> tuple[int, int, int]:
+    """As `open_insert`, but an entry that is there keeps its value, and entry i, where new, gets
+    i + offset. `out` (n,) is written: the value of each digest."""
+    return _add(buckets, keys, digests, values, count, room, limit, queries, out, new, offset)
+
+
+def _add(
+    buckets: Buckets,
+    keys: Hashes,
+    digests: Digests,
+    values: Rows,
+    count: int,
+    room: int,
+    limit: int,
+    queries: Digests,
+    batch_values: Rows,
+    new: Flags,
+    offset: int | None,
+) -> tuple[int, int, int]:
+    room, longest = min(room, len(digests), len(values)), 0
+    for start in range(0, len(queries), BLOCK):
+        block = queries[start : start + BLOCK]
+        hashes = hash_digests(block, keys)
+        entry, _, _ = _locate(buckets, digests, count, block, hashes)
+        missing = np.flatnonzero(entry < 0)
+        first, group = first_of_each(block[missing], hashes[missing])
+        processed = len(block)
+        if len(first) > room - count:
+            processed = int(missing[first[room - count]])
+            first = first[: room - count]
+        fresh = missing[first]
+        entry[missing] = count + group
+        entry = entry[:processed]
+        after = count + len(fresh)
+        digests[count:after] = block[fresh]
+        flags = new[start : start + processed]
+        flags[:] = False
+        flags[fresh] = True
+        if offset is None:
+            values[entry] = batch_values[start : start + processed]
+        else:
+            values[count:after] = np.arange(count, after) + offset
+            batch_values[start : start + processed] = values[entry]
+        longest = max(longest, _place(buckets, hashes[fresh], np.arange(count, after)))
+        count = after
+        if processed < len(block) or longest > limit:
+            return start + processed, count, longest
+    return len(queries), count, longest
+
+
+def open_delete(
+    buckets: Buckets,
+    keys: Hashes,
+    digests: Digests,
+    values: Rows,
+    width: int,
+    count: int,
+    queries: Digests,
+    out: Flags,
+    holes: Rows,
+) -> int:
+    """Take each of `queries` (n, width) out of the buckets.
+
+    `out` (n,) is written: whether it was there; and the first m of `holes`: the m entries that no
+    slot leads to any more. Returns m.
+    """
+    removed, n_buckets = 0, len(buckets)
+    for start in range(0, len(queries), BLOCK):
+        block = queries[start : start + BLOCK]
+        hashes = hash_digests(block, keys)
+        entry, bucket, slot = _locate(buckets, digests, count, block, hashes)
+        entries, first = np.unique(entry, return_index=True)
+        first = np.sort(first[entries >= 0])
+        out[start : start + BLOCK] = False
+        out[start + first] = True
+        holes[removed : removed + len(first)] = entry[first]
+        removed += len(first)
+        bucket, slot, at = bucket[first], slot[first], bucket_of(hashes[first], n_buckets)
+        buckets[bucket, slot] = 0
+        _set_entries(buckets, bucket, slot, np.zeros(len(first), np.int64))
+        passed = at != bucket
+        while passed.any():
+            at, bucket = at[passed], bucket[passed]
+            _count_passing(buckets, at, -1)
+            at = _next(at, n_buckets)
+            passed = at != bucket
+    return removed
+
+
+def open_build(
+    buckets: Buckets,
+    keys: Hashes,
+    digests: Digests,
+    values: Rows,
+    width: int,
+    count: int,
+    limit: int,
+) -> int:
+    """Place all entries, known to be distinct, into empty buckets. Returns the longest probe.
+
+    Stops soon after a probe longer than `limit` buckets, with only a part of the entries placed.
+    """
+    longest = 0
+    for start in range(0, count, BLOCK):
+        entries = np.arange(start, min(start + BLOCK, count))
+        hashes = hash_digests(digests[start : start + len(entries)], keys)
+        longest = max(longest, _place(buckets, hashes, entries))
+        if longest > limit:
+            break
+    return longest
+
+
+def open_move(
+    buckets: Buckets,
+    keys: Hashes,
+    digests: Digests,
+    values: Rows,
+    width: int,
+    count: int,
+    sources: Rows,
+    targets: Rows,
+) -> None:
+    """Move entry sources[i] to the unused place targets[i], for each i; no place is in both."""
+    for start in range(0, len(sources), BLOCK):
+        source, target = sources[start : start + BLOCK], targets[start : start + BLOCK]
+        hashes = hash_digests(digests[source], keys)
+        # The source's digest leads to its slot: it is in no other entry.
+        _, bucket, slot = _locate(buckets, digests, count, digests[source], hashes)
+        _set_entries(buckets, bucket, slot, target)
+        digests[target] = digests[source]
+        values[target] = values[source]

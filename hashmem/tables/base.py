@@ -1,0 +1,484 @@
+"""DigestTable: digest → int64, the contract of both tables and all that they share.
+
+A table keeps its entries dense and in order of insertion: `digests` (n, width) and one value each.
+What differs between the kinds is the index that leads from a hash to an entry. Deleting takes
+entries out of the index, and then the entries at the end move into the holes, in ascending order,
+so that entries stay dense and nothing is left behind.
+
+A table trusts no digest: its index is built on a keyed hash (`hashmem.kernels.reference.hashing`),
+matches compare the whole digest, and when a search grows longer than chance explains, the table
+takes a new random seed and rebuilds.
+
+Threads: any number may search while nobody writes; a writer needs the table for itself.
+"""
+
+import operator
+import secrets
+from abc import abstractmethod
+from collections.abc import Iterator, MutableMapping
+from typing import Any, ClassVar, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hashmem.errors import CorruptStoreError, TableFullError
+from hashmem.kernels.reference.hashing import (
+    MAX_WIDTH,
+    MIN_WIDTH,
+    expand_keys,
+    first_of_each,
+    hash_digests,
+)
+from hashmem.tables.memory import Column
+from hashmem.tables.statistics import TableStatistics
+
+Digests = NDArray[np.uint8]  # (n, width)
+Values = NDArray[np.int64]  # (n,)
+Flags = NDArray[np.bool_]  # (n,)
+
+SMALLEST = 8  # entries that every table has room for
+MOST_AHEAD = 8  # times the present size: how far a table grows at once for a batch under way
+TRIES = 3  # reseeds in a row before a table doubles, and doublings before it accepts what it sees
+NO_LIMIT = 1 << 62
+
+
+class DigestTable(MutableMapping[bytes, int]):
+    """Maps digests of one width to int64 values, in batches of arrays or one at a time as a dict.
+
+    A batch of digests is a uint8 array (n, width); a single digest is `bytes`. The value -1 can be
+    stored, but `find` answers -1 for a miss too: `contains` and `table[digest]` tell them apart.
+
+    :param width: bytes of a digest, 8 to 64.
+    :param seed: 0 to 2^128 - 1, for the same layout each time; without it a random one. A seed that
+        others know lets them choose digests that collide, until the table reseeds.
+    :param max_load: how full the index may be before it grows.
+    :param capacity: how many entries to have room for from the start.
+    """
+
+    _max_load: ClassVar[float]
+    _highest_load: ClassVar[float]
+    _most_entries: ClassVar[int]
+    _growth: ClassVar[float]
+    _room: int  # entries the index takes before it must grow
+
+    def __init__(
+        self,
+        width: int = 32,
+        *,
+        seed: int | None = None,
+        max_load: float | None = None,
+        capacity: int = 0,
+    ) -> None:
+        self._width = _integer("width", width, MIN_WIDTH, MAX_WIDTH)
+        if seed is not None:
+            seed = _integer("seed", seed, 0, 2**128 - 1)
+        self._load = self._max_load if max_load is None else float(max_load)
+        if not 0.1 <= self._load <= self._highest_load:
+            raise ValueError(
+                f"max_load must be 0.1 to {self._highest_load} for {type(self).__name__}, "
+                f"got {max_load!r}"
+            )
+        self._count = 0
+        self._reseeds = self._strikes = 0
+        self._take_seed(seed)
+        self._capacity = max(SMALLEST, _integer("capacity", capacity, 0, self._most_entries))
+        self._digests = Column(self._capacity, (self._width,), np.uint8)
+        self._make_columns(self._capacity)
+        self._make_index(self._capacity)
+
+    # What differs between the kinds of tables.
+
+    @abstractmethod
+    def _make_columns(self, capacity: int) -> None:
+        """Make what lies beside the digests."""
+
+    @abstractmethod
+    def _resize_columns(self, capacity: int) -> None:
+        """Change the capacity of what lies beside the digests."""
+
+    @abstractmethod
+    def _make_index(self, entries: int) -> None:
+        """Replace the index by an empty one for up to `entries` entries; sets `_room`."""
+
+    @abstractmethod
+    def _build(self) -> int:
+        """Fill the empty index with all entries. The longest probe, where building sees it."""
+
+    @abstractmethod
+    def _kernel_find(self, queries: Digests, out: Values, missing: int) -> None: ...
+
+    @abstractmethod
+    def _kernel_insert(
+        self, queries: Digests, given: Values, new: Flags, room: int, limit: int
+    ) -> tuple[int, int, int]: ...
+
+    @abstractmethod
+    def _kernel_intern(
+        self, queries: Digests, out: Values, new: Flags, room: int, limit: int, offset: int
+    ) -> tuple[int, int, int]: ...
+
+    @abstractmethod
+    def _kernel_delete(self, queries: Digests, out: Flags, holes: Values) -> int: ...
+
+    @abstractmethod
+    def _kernel_move(self, sources: Values, targets: Values) -> None: ...
+
+    @abstractmethod
+    def _check_index(self, hashes: NDArray[np.uint64]) -> None:
+        """Raise `CorruptStoreError` unless the index leads to each entry exactly once."""
+
+    @property
+    @abstractmethod
+    def _index_nbytes(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def _expected_longest(self) -> int:
+        """The longest probe that chance explains, with room to spare."""
+
+    @property
+    @abstractmethod
+    def _all_values(self) -> Values:
+        """The values of all places (capacity,), writable."""
+
+    @abstractmethod
+    def statistics(self) -> TableStatistics:
+        """Measure the table and its probes, and set the theory beside them. O(n)."""
+
+    # Batches.
+
+    def find(self, digests: ArrayLike) -> Values:
+        """Look up each of `digests` (n, width). Its value (n,), -1 where it is absent.
+
+        O(n) expected. Raises `TypeError` or `ValueError` where `digests` is no such array.
+
+        >>> table = OpenAddressingTable(width=8, seed=1)
+        >>> keys = np.arange(16, dtype=np.uint8).reshape(2, 8)
+        >>> table.insert(keys, [7, 8])
+        array([ True,  True])
+        >>> table.find(keys[::-1])
+        array([8, 7])
+        """
+        queries = self._batch(digests)
+        out = np.empty(len(queries), np.int64)
+        self._kernel_find(queries, out, missing=-1)
+        return out
+
+    def contains(self, digests: ArrayLike) -> Flags:
+        """Tell for each of `digests` (n, width) whether it is there (n,). O(n) expected."""
+        queries = self._batch(digests)
+        found = np.empty(len(queries), np.int64)
+        self._kernel_find(queries, found, missing=-1)
+        present = np.asarray(found != -1)
+        unsure = np.flatnonzero(~present)  # misses, or a stored -1
+        if len(unsure):
+            again = np.empty(len(unsure), np.int64)
+            self._kernel_find(queries[unsure], again, missing=0)
+            present[unsure] = again == -1
+        return present
+
+    def insert(self, digests: ArrayLike, values: ArrayLike) -> Flags:
+        """Store a value (n,) for each of `digests` (n, width). True (n,) where it was new.
+
+        A digest that is there gets the new value; of equal digests in the batch the first counts as
+        new and the last one's value stays. O(n) expected, growth included. Raises `TypeError` or
+        `ValueError`, with the table unchanged, where an argument is not as described, and
+        `TableFullError` beyond the entries an index can number.
+        """
+        queries = self._batch(digests)
+        given = _as_values(values, len(queries))
+        new = np.empty(len(queries), np.bool_)
+        self._add(queries, given, new, first=None)
+        return new
+
+    def intern(self, digests: ArrayLike, first: int) -> tuple[Values, Flags]:
+        """Number each of `digests` (n, width): its value (n,), and True (n,) where it was new.
+
+        A digest that is there keeps its value; the new ones get `first`, `first` + 1, … in order of
+        first appearance. O(n) expected. Raises as `insert` does.
+
+        >>> table = OpenAddressingTable(width=8, seed=1)
+        >>> keys = np.repeat(np.arange(3, dtype=np.uint8), 8).reshape(3, 8)
+        >>> table.intern(keys[[2, 0, 2]], first=10)
+        (array([10, 11, 10]), array([ True,  True, False]))
+        """
+        queries = self._batch(digests)
+        last = 2**63 - 1 - len(queries)
+        first = _integer("first", first, -(2**63), last)
+        out, new = np.empty(len(queries), np.int64), np.empty(len(queries), np.bool_)
+        self._add(queries, out, new, first=first)
+        return out, new
+
+    def delete(self, digests: ArrayLike) -> Flags:
+        """Remove each of `digests` (n, width). True (n,) where it was there.
+
+        Of equal digests in the batch the first is True. Moves at most as many entries as it
+        removes. O(n) expected. Raises as `find` does.
+        """
+        queries = self._batch(digests)
+        out = np.empty(len(queries), np.bool_)
+        holes = np.empty(len(queries), np.int64)
+        removed = self._kernel_delete(queries, out, holes)
+        self._fill(np.sort(holes[:removed]))
+        return out
+
+    def _fill(self, holes: Values) -> None:
+        """Move the entries past the new end into `holes`, both in ascending order."""
+        end = self._count - len(holes)
+        targets = holes[: np.searchsorted(holes, end)]
+        staying = np.ones(self._count - end, np.bool_)
+        staying[holes[len(targets) :] - end] = False
+        sources = np.flatnonzero(staying) + end
+        if len(sources):
+            self._kernel_move(sources, targets)
+        self._count = end
+        if len(holes):
+            self._shrink_if_far_too_large()
+
+    def _add(self, queries: Digests, values: Values, new: Flags, first: int | None) -> None:
+        done, before, n = 0, self._count, len(queries)
+        while done < n:
+            rest = queries[done:], values[done:], new[done:]
+            room = min(self._room, self._capacity)
+            limit = self._expected_longest
+            if first is None:
+                answer = self._kernel_insert(*rest, room, limit)
+            else:
+                answer = self._kernel_intern(*rest, room, limit, first - before)
+            processed, self._count, longest = answer
+            done += processed
+            if longest > limit:
+                self._reseed()
+            elif done < n:
+                added = self._count - before
+                # If what is left holds new digests as often as what was done:
+                expected = self._count + (n - done) * max(added, 1) // max(done, 1) + 1
+                self._grow(expected)
+        if self._count > before:
+            self._shrink_if_far_too_large()
+
+    # Size.
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for `capacity` entries in all, so that inserting up to them never rebuilds."""
+        capacity = _integer("capacity", capacity, 0, self._most_entries)
+        if capacity > self._capacity:
+            self._resize(capacity)
+        if capacity > self._room:
+            self._rebuild(capacity)
+
+    def compact(self) -> None:
+        """Give back all memory that the present entries do not need. O(n)."""
+        self._resize(max(self._count, SMALLEST))
+        self._rebuild(self._capacity)
+
+    def clear(self) -> None:
+        """Remove all entries and give their memory back."""
+        self._count = self._strikes = 0
+        self.compact()
+
+    def _grow(self, expected: int) -> None:
+        if self._count >= self._most_entries:
+            raise TableFullError(
+                f"{type(self).__name__} holds at most {self._most_entries} entries"
+            )
+        expected = min(expected, MOST_AHEAD * self._count + SMALLEST, self._most_entries)
+        if self._count >= self._capacity:
+            by_eighth = self._count + self._count // 8 + SMALLEST
+            self._resize(min(max(by_eighth, expected), self._most_entries))
+        if self._count >= self._room:
+            self._strikes = 0
+            by_factor = int(self._count * self._growth) + SMALLEST
+            self._rebuild(min(max(by_factor, expected), self._most_entries))
+
+    def _shrink_if_far_too_large(self) -> None:
+        if self._capacity > 2 * self._count + 2 * SMALLEST:
+            self._resize(self._count + self._count // 8 + SMALLEST)
+        if self._room > 4 * self._count + 16 * SMALLEST:
+            self._rebuild(int(self._count * self._growth) + SMALLEST)
+
+    def _resize(self, capacity: int) -> None:
+        self._digests.resize(capacity)
+        self._resize_columns(capacity)
+        self._capacity = capacity
+
+    def _rebuild(self, entries: int) -> None:
+        """Build a new index for up to `entries` entries."""
+        self._make_index(entries)
+        while self._build() > self._expected_longest:
+            self._strike()
+            self._make_index(entries)
+
+    def _reseed(self) -> None:
+        entries = self._room
+        self._strike()
+        self._rebuild(entries if self._strikes <= TRIES else 2 * entries)
+
+    def _strike(self) -> None:
+        """Take a new seed. Beyond 2 * TRIES in a row the digests, not the seed, are at fault (or
+        the hash is broken): `_expected_longest` then accepts any length."""
+        self._strikes += 1
+        self._reseeds += 1
+        self._take_seed(None)
+
+    def _take_seed(self, seed: int | None) -> None:
+        self._seed = secrets.randbits(128) if seed is None else seed
+        self._keys = expand_keys(self._seed)
+
+    @property
+    def _accepts_any_length(self) -> bool:
+        return self._strikes > 2 * TRIES
+
+    # What is there.
+
+    @property
+    def width(self) -> int:
+        """Bytes of a digest."""
+        return self._width
+
+    @property
+    def seed(self) -> int:
+        """The seed of the keyed hash now; a reseed changes it."""
+        return self._seed
+
+    @property
+    def max_load(self) -> float:
+        """How full the index may be before it grows."""
+        return self._load
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory the table holds: index, digests and values, free places included."""
+        return self._index_nbytes + self._digests.nbytes + self._columns_nbytes
+
+    @property
+    @abstractmethod
+    def _columns_nbytes(self) -> int: ...
+
+    @property
+    def digests(self) -> Digests:
+        """The digests (n, width) of all entries, read-only; in order of insertion until the first
+        deletion. Writing to the table may change or leave behind what a view shows."""
+        return _read_only(self._rows)
+
+    @property
+    def values_array(self) -> Values:
+        """The values (n,) of all entries, in the order of `digests`, read-only."""
+        return _read_only(self._all_values[: self._count])
+
+    @property
+    def _rows(self) -> Digests:
+        return self._digests.rows[: self._count]
+
+    def check(self) -> None:
+        """Verify every invariant. O(n).
+
+        Raises `CorruptStoreError`, with the table's state, unless every entry is distinct and the
+        index leads to each exactly once, on the path its hash tells.
+        """
+        self._require(0 <= self._count <= min(self._room, self._capacity), "count beyond room")
+        rows = self._rows
+        hashes = hash_digests(rows, self._keys)
+        distinct, _ = first_of_each(rows, hashes)
+        self._require(len(distinct) == self._count, "two entries hold the same digest")
+        self._check_index(hashes)
+
+    def _require(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise CorruptStoreError(f"{what} in {self!r}")
+
+    # One digest at a time.
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, digest: bytes) -> int:
+        out = np.empty(1, np.int64)
+        query = self._one(digest)
+        self._kernel_find(query, out, missing=-1)
+        value = int(out[0])
+        if value == -1 and not self.contains(query)[0]:
+            raise KeyError(digest)
+        return value
+
+    def __setitem__(self, digest: bytes, value: SupportsIndex) -> None:
+        self.insert(self._one(digest), [operator.index(value)])
+
+    def __delitem__(self, digest: bytes) -> None:
+        if not self.delete(self._one(digest))[0]:
+            raise KeyError(digest)
+
+    def __contains__(self, digest: object) -> bool:
+        if not isinstance(digest, bytes) or len(digest) != self._width:
+            return False
+        return bool(self.contains(self._one(digest))[0])
+
+    def __iter__(self) -> Iterator[bytes]:
+        count, rows = self._count, self._rows
+        for row in rows:
+            if self._count != count:
+                raise RuntimeError("the table changed size during iteration")
+            yield row.tobytes()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} width={self._width} entries={self._count} "
+            f"capacity={self._capacity} room={self._room} reseeds={self._reseeds}>"
+        )
+
+    # Arguments.
+
+    def _one(self, digest: bytes) -> Digests:
+        if not isinstance(digest, bytes | bytearray | memoryview):
+            raise TypeError(f"a digest must be bytes, got {type(digest).__name__}")
+        if len(digest) != self._width:
+            raise ValueError(
+                f"a digest must be {self._width} bytes for this table, got {len(digest)}"
+            )
+        return np.frombuffer(digest, np.uint8).reshape(1, self._width)
+
+    def _batch(self, digests: ArrayLike) -> Digests:
+        array = np.asarray(digests)
+        if array.dtype != np.uint8:
+            raise TypeError(
+                f"digests must be a uint8 array (n, {self._width}), got dtype {array.dtype}"
+            )
+        if array.ndim != 2 or array.shape[1] != self._width:
+            raise ValueError(
+                f"digests must have shape (n, {self._width}) for this table, got {array.shape}"
+            )
+        return np.ascontiguousarray(array)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _integer(name: str, value: SupportsIndex, lowest: int, highest: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
+    if not lowest <= number <= highest:
+        raise ValueError(f"{name} must be {lowest} to {highest}, got {number}")
+    return number
+
+
+def _largest(array: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    if len(array):
+        at = int(array.argmax())
+        yield at, int(array[at])
+
+
+def _as_values(values: ArrayLike, n: int) -> Values:
+    array = np.asarray(values)
+    if array.ndim != 1 or len(array) != n:
+        raise ValueError(f"values must have shape ({n},), one for each digest, got {array.shape}")
+    if array.dtype.kind not in "iuO" and n:
+        raise TypeError(f"values must be integers, got dtype {array.dtype}")
+    if array.dtype.kind == "O" or array.dtype == np.uint64:  # what NumPy makes of large integers
+        for at, value in enumerate(array) if array.dtype.kind == "O" else _largest(array):
+            _integer(f"the value at position {at}", value, -(2**63), 2**63 - 1)
+    return np.ascontiguousarray(array, np.int64)

@@ -1,0 +1,156 @@
+"""ChainingTable: a head for each bucket and one linked node for each entry.
+
+The layout of links and nodes is in `hashmem/kernels/chaining.c`. A search follows the nodes of its
+chain, one line each, and reads a digest only where 24 bits of the hash agree.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashmem import kernels
+from hashmem.kernels.reference.chaining import TAG_SHIFT, entry_of, tag_of
+from hashmem.kernels.reference.hashing import bucket_of
+from hashmem.tables.base import NO_LIMIT, Digests, DigestTable, Flags, Values
+from hashmem.tables.memory import Column, zeros
+from hashmem.tables.statistics import TableStatistics, chaining_theory
+
+CHAIN_LIMIT = 64  # nodes
+
+
+class ChainingTable(DigestTable):
+    """A digest → int64 table with separate chaining; see `DigestTable` for what it does.
+
+    Takes 13 to 18 bytes an entry beyond digest and value; up to 2^33 entries.
+    """
+
+    _max_load = 2.0  # entries a bucket
+    _highest_load = 8.0
+    _most_entries = 1 << 33
+    _growth = 2.0
+
+    def _make_columns(self, capacity: int) -> None:
+        self._nodes = Column(capacity, (2,), np.int64)
+
+    def _resize_columns(self, capacity: int) -> None:
+        self._nodes.resize(capacity)
+
+    def _make_index(self, entries: int) -> None:
+        n_buckets = max(1, -int(-entries // self._load))
+        self._heads: NDArray[np.uint64] = zeros(0).view(np.uint64)  # free the old one first
+        self._heads = zeros(n_buckets * 8).view(np.uint64)
+        self._room = max(entries, int(n_buckets * self._load))
+
+    @property
+    def _table(self) -> tuple[object, ...]:
+        return (
+            self._heads,
+            self._keys,
+            self._digests.rows,
+            self._nodes.rows,
+            self._width,
+            self._count,
+        )
+
+    def _build(self) -> int:
+        kernels.current.chain_build(*self._table)
+        return 0  # only searches see how long a chain is
+
+    def _kernel_find(self, queries: Digests, out: Values, missing: int) -> None:
+        kernels.current.chain_find(*self._table, queries, out, missing)
+
+    def _kernel_insert(
+        self, queries: Digests, given: Values, new: Flags, room: int, limit: int
+    ) -> tuple[int, int, int]:
+        answer: tuple[int, int, int] = kernels.current.chain_insert(
+            *self._table, room, limit, queries, given, new
+        )
+        return answer
+
+    def _kernel_intern(
+        self, queries: Digests, out: Values, new: Flags, room: int, limit: int, offset: int
+    ) -> tuple[int, int, int]:
+        answer: tuple[int, int, int] = kernels.current.chain_intern(
+            *self._table, room, limit, queries, out, new, offset
+        )
+        return answer
+
+    def _kernel_delete(self, queries: Digests, out: Flags, holes: Values) -> int:
+        removed: int = kernels.current.chain_delete(*self._table, queries, out, holes)
+        return removed
+
+    def _kernel_move(self, sources: Values, targets: Values) -> None:
+        kernels.current.chain_move(*self._table, sources, targets)
+
+    @property
+    def _expected_longest(self) -> int:
+        return NO_LIMIT if self._accepts_any_length else CHAIN_LIMIT
+
+    @property
+    def _all_values(self) -> Values:
+        return self._nodes.rows[:, 1]
+
+    @property
+    def _index_nbytes(self) -> int:
+        return self._heads.nbytes
+
+    @property
+    def _columns_nbytes(self) -> int:
+        return self._nodes.nbytes
+
+    def _walk(self) -> tuple[Values, Values, Values, Values]:
+        """Follow every chain. For each link that leads somewhere: its bucket, the entry, the tag,
+        and which node of the chain it is, from 1 on."""
+        links = self._nodes.rows.view(np.uint64)[:, 0]
+        bucket = np.flatnonzero(self._heads)
+        here = self._heads[bucket]
+        parts: list[tuple[Values, Values, Values, Values]] = []
+        for depth in range(1, self._count + 2):
+            entry = entry_of(here)
+            self._require(bool((entry < self._count).all()), "a link leads past the last entry")
+            if not len(here):
+                break
+            self._require(depth <= self._count, "a chain runs in a circle")
+            tag = (here >> np.uint64(TAG_SHIFT)).astype(np.int64)
+            parts.append((bucket, entry, tag, np.full(len(here), depth)))
+            here = links[entry]
+            bucket, here = bucket[here != 0], here[here != 0]
+        if not parts:
+            nothing = np.zeros(0, np.int64)
+            return nothing, nothing, nothing, nothing
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return columns[0], columns[1], columns[2], columns[3]
+
+    def _check_index(self, hashes: NDArray[np.uint64]) -> None:
+        bucket, entry, tag, _ = self._walk()
+        self._require(
+            np.array_equal(np.sort(entry), np.arange(self._count)),
+            "the chains do not lead to each entry exactly once",
+        )
+        self._require(
+            np.array_equal(bucket, bucket_of(hashes[entry], len(self._heads))),
+            "an entry is in another bucket's chain",
+        )
+        self._require(
+            np.array_equal(tag, tag_of(hashes[entry]).astype(np.int64)),
+            "a link's tag is not that of its entry",
+        )
+
+    def statistics(self) -> TableStatistics:
+        n_buckets, count = len(self._heads), self._count
+        bucket, _, _, depth = self._walk()
+        lengths = np.bincount(bucket, minlength=n_buckets)
+        hit_expected, miss_expected = chaining_theory(count, n_buckets)
+        return TableStatistics(
+            entries=count,
+            buckets=n_buckets,
+            load=count / n_buckets,
+            nbytes=self.nbytes,
+            overhead=self.nbytes / count - self._width - 8 if count else 0.0,
+            reseeds=self._reseeds,
+            hit_probes=np.bincount(depth),
+            hit_mean=float(depth.mean()) if count else 0.0,
+            hit_mean_expected=hit_expected if count else 0.0,
+            miss_mean=float(lengths.mean()),
+            miss_mean_expected=miss_expected,
+            longest=int(depth.max(initial=0)),
+        )
