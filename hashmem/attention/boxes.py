@@ -90,7 +90,8 @@ def row_norms(values: Floats) -> NDArray[np.float64]:
     """Return the largest Euclidean norm of each row of values (..., n, dv) over `...`: (n,)."""
     # float64: a float32 square overflows from 1.8e19 on.
     squares = np.einsum("...d,...d->...", values, values, dtype=np.float64)
-    norms: NDArray[np.float64] = np.sqrt(squares.reshape(-1, values.shape[-2]).max(0, initial=0.0))
+    lead = tuple(range(squares.ndim - 1))
+    norms: NDArray[np.float64] = np.sqrt(squares.max(axis=lead, initial=0.0))
     return norms
 
 

@@ -11,7 +11,9 @@ number (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135).
 
 Rules
 - A row with no key to attend to (Lk = 0, or all masked) has o = 0 and l = -inf, never NaN.
-- Scores, weights and sums are float32, or float64 where any of q, k, v is; see `inputs`.
+- Scores, weights and outputs are float32, or float64 where any of q, k, v is; see `inputs`.
+  The log-sum-exp is always float64: next to scores of 10 000 a float32 one would be off by
+  5e-4, and so would every weight of a merge.
 - NaN and infinity are refused, also under a mask. k and v are not read a second time for that:
   0 * NaN and 0 * inf are NaN, so a bad key shows in every score and a bad value in every output.
 - Nothing is written to the arguments, which may be read-only maps of a file. No state is kept;
@@ -44,7 +46,7 @@ class Part(NamedTuple):
     """Attention over one set of keys, ready to be merged with that over others."""
 
     output: Floats  # (..., Lq, dv), 0 where there was no key to attend to
-    lse: Floats  # (..., Lq), natural log of the summed weights, -inf where there was no key
+    lse: Floats  # (..., Lq), natural log of the summed exp(score), -inf where there was no key
 
 
 def attend(
@@ -70,9 +72,9 @@ def attend(
 
     Returns
     -------
-    Part of output (..., H, Lq, dv) and lse (..., H, Lq), both float64 where any of q, k, v is,
-    otherwise float32. A float16 or float32 result carries the rounding of float32 scores: about
-    1e-7 times the largest score.
+    Part of output (..., H, Lq, dv), float64 where any of q, k, v is and otherwise float32, and
+    lse (..., H, Lq), float64. Without a float64 argument both carry the rounding of float32
+    scores, about 1e-7 times the largest score.
 
     Raises
     ------
@@ -130,7 +132,7 @@ def merge(parts: Iterable[Part]) -> Part:
     for number, part in enumerate(parts):
         output, lse = _checked_part(number, part)
         if sums is None:
-            sums = _Sums(lse.shape, output.shape[-1], working_dtype(output, lse))
+            sums = _Sums(lse.shape, output.shape[-1], working_dtype(output))
         elif output.shape != sums.output.shape:
             raise ValueError(
                 f"part {number} has output {output.shape}, those before it "
@@ -138,7 +140,7 @@ def merge(parts: Iterable[Part]) -> Part:
             )
         with np.errstate(all="ignore"):
             held = ~np.isneginf(lse)
-            sums.add(lse, held.astype(lse.dtype), np.where(held[..., None], output, 0))
+            sums.add(lse, held, np.where(held[..., None], output, 0))
     if sums is None:
         raise ValueError("nothing to merge: pass at least one part")
     with np.errstate(all="ignore"):
@@ -177,24 +179,27 @@ class _Sums:
     """Running sums of the merge: weights relative to the largest logarithm met so far."""
 
     def __init__(self, rows: tuple[int, ...], width: int, dtype: np.dtype[np.floating[Any]]):
-        self.top: Floats = np.full(rows, -np.inf, dtype)
-        self.total: Floats = np.zeros(rows, dtype)
+        self.top = np.full(rows, -np.inf)
+        self.total = np.zeros(rows)
         self.output: Floats = np.zeros((*rows, width), dtype)  # not yet divided by total
 
-    def add(self, top: Floats, total: Floats, output: Floats) -> None:
+    def add(self, top: Floats, total: NDArray[Any], output: Floats) -> None:
         """Add sums relative to exp(top): `total` of the weights, `output` of weight * value."""
         highest = np.maximum(self.top, top)
         base = np.where(np.isneginf(highest), 0, highest)  # -inf - -inf would be NaN
         old, new = np.exp(self.top - base), np.exp(top - base)
         self.total = old * self.total + new * total
-        self.output = old[..., None] * self.output + new[..., None] * output
+        dtype = np.result_type(self.output, output)
+        self.output = (
+            old.astype(dtype)[..., None] * self.output + new.astype(dtype)[..., None] * output
+        )
         self.top = highest
 
     def part(self) -> Part:
         """Return output and log-sum-exp of all that was added."""
         empty = self.total == 0
-        output = self.output / np.where(empty, 1, self.total)[..., None]
-        return Part(output, self.top + np.log(self.total))
+        total = np.where(empty, 1, self.total).astype(self.output.dtype)
+        return Part(self.output / total[..., None], self.top + np.log(self.total))
 
 
 def _blocks(
@@ -207,8 +212,6 @@ def _blocks(
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
     """Yield, a block of keys at a time, what `_Sums.add` takes."""
     rows = (*shape.packed, queries.shape[-2])
-    k = k if k.ndim > 2 else k[None]
-    v = v if v.ndim > 2 else v[None]
     length = k.shape[-2]
     size = max(SMALLEST_BLOCK, SCORES_PER_BLOCK // max(1, int(np.prod(rows))))
     buffer = np.empty((*rows, min(size, length)), dtype)

@@ -158,7 +158,7 @@ def _largest(worth: Floats, top: int) -> NDArray[np.int64]:
         raise TypeError(f"top is {top!r}: pass a whole number of chunks")
     if top < 0:
         raise ValueError(f"top is {top}: pass 0 or more chunks")
-    best = worth.reshape(-1, worth.shape[-1]).max(axis=0, initial=-np.inf)
+    best = worth.max(axis=tuple(range(worth.ndim - 1)), initial=-np.inf)
     order = np.argsort(-best, kind="stable")  # stable: equal worth, lower number first
     return np.sort(order[:top]).astype(np.int64, copy=False)
 
@@ -225,21 +225,19 @@ def _rounding(queries: Floats, boxes: Boxes, local_k: Floats, part: Part) -> Sha
     """Return how far rounding can take the computed lse of what was attended to: (..., Lq).
 
     A dot product of d terms is off by at most d eps ‖q‖ ‖k‖ (Higham, Accuracy and Stability of
-    Numerical Algorithms, 2002, section 3.1), scaling q and subtracting the largest score by a few
-    eps more, the summed weights by about 100 eps relative, and the lse itself is rounded once.
+    Numerical Algorithms, 2002, section 3.1), scaling q and subtracting the largest score add a
+    few eps of it, and the summed weights are off by some 100 eps relative at most.
     """
     corners = np.maximum(np.abs(boxes.lower), np.abs(boxes.upper))
     reach = max(_longest(row_norms(corners)), _longest(row_norms(local_k)))
     lengths = np.sqrt(np.einsum("...d,...d->...", queries, queries, dtype=np.float64))
-    eps = float(np.finfo(part.lse.dtype).eps)
-    known = np.where(np.isneginf(part.lse), 0, part.lse)
-    slack: Shares = eps * ((queries.shape[-1] + 4) * reach * lengths + np.abs(known) + 100)
+    eps = float(np.finfo(part.output.dtype).eps)
+    slack: Shares = eps * ((queries.shape[-1] + 4) * reach * lengths + 100)
     return slack
 
 
 def _shares(kept: Floats, left: Floats) -> tuple[Shares, Shares]:
     """Return the shares of exp(kept) and exp(left) in their sum; 1 and 0 where left is -inf."""
-    kept, left = kept.astype(np.float64), left.astype(np.float64)
     nothing = np.isneginf(left)
     with np.errstate(all="ignore"):
         captured = np.where(nothing, 1.0, 1 / (1 + np.exp(left - kept)))
