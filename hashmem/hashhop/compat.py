@@ -39,12 +39,23 @@ class MultiHopSample:
 
     @cached_property
     def chains(self) -> list[tuple[str, ...]]:
-        """The chains that `completion` asks for, from the query to the end."""
+        """The chains that `completion` asks for, from the query to the end.
+
+        Raises `ValueError` where hashes so short that two are equal leave no single answer.
+        """
         chains = []
         for query in self.queries:
             chain = [query]
-            for _ in range(self.hops):
+            while len(chain) <= self.hops and chain[-1] in self._links:
                 chain.append(self._links[chain[-1]])
+            if (
+                " = ".join(chain[i] for i in self.positions if i < len(chain))
+                != self.targets[query]
+            ):
+                raise ValueError(
+                    f"the lines lead from {query!r} elsewhere than its answer says, since two "
+                    "hashes of the sample are equal: make it with longer hashes"
+                )
             chains.append(tuple(chain))
         return chains
 

@@ -192,7 +192,8 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     shrink = 1 + _Z**2 / total
     centre = (share + _Z**2 / (2 * total)) / shrink
     reach = _Z / shrink * math.sqrt(share * (1 - share) / total + _Z**2 / (4 * total**2))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    # At the ends the bounds are 0 and 1; rounding would miss them by a little.
+    return (centre - reach if correct else 0.0), (centre + reach if correct < total else 1.0)
 
 
 def _mark(sample: ScoredSample, chain: tuple[str, ...], found: list[str], reply: str) -> Mark:

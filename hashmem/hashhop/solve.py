@@ -64,7 +64,8 @@ class DictionarySolver:
         self._links: dict[str, str] = {}
         for i, line in enumerate(lines):
             source, _, target = line.partition(" = ")
-            target = target.strip("'")
+            if target[:1] == target[-1:] == "'":
+                target = target[1:-1]
             if not 0 < len(source) == len(target) == self._width:
                 raise ValueError(f"line {i + 1} of the text is not 'source = target': {line!r}")
             self._links[source] = target
