@@ -152,6 +152,28 @@ def test_a_line_that_is_no_pair_is_named(solver, text, says):
         solver(text)
 
 
+BROKEN = st.sampled_from(["", "x", "aaaa - bbbb", "aaaa = bbbbb", "aaaa = 'bbb'", "= " * 9])
+
+
+@EACH_SOLVER
+@given(st.dictionaries(st.integers(1, 29), BROKEN, min_size=1))
+def test_the_first_of_several_broken_lines_is_named(solver, broken):
+    lines = HashHop(characters=30 * 12, hash_length=4, hops=1, queries=1).text().splitlines()
+    for i, line in broken.items():
+        lines[i] = line
+    with pytest.raises(ValueError, match=rf"^line {min(broken) + 1} of the text"):
+        solver("\n".join(lines) + "\n")
+
+
+def test_a_line_far_into_the_text_is_named():
+    text = HashHop(characters=3_000_000).text()
+    at = 36 * 70_000
+    with pytest.raises(ValueError, match=r"^line 70001 of the text .*hello world"):
+        parse_pairs(text[:at] + "hello world\n" + text[at:])
+    with pytest.raises(ValueError, match=r"^line 70001 of the text"):
+        parse_pairs(text[:at] + "x" * 2_000_000 + text[at:])
+
+
 @GENERATED
 @settings(max_examples=30)
 def test_parsing_reads_what_was_written(generated):

@@ -52,7 +52,7 @@ def find_answers(
     everything: list[str] = []
     query, answer = "", everything  # what is said before the first echo
     for line in without_thinking(reply).splitlines():
-        hashes = [text for text in run.findall(line) if text in known or not _is_word(text)]
+        hashes = [text for text in run.findall(line) if not _is_word(text) or text in known]
         if hashes and hashes[0] in given:
             query, answer = hashes[0], []
             given[query].append(answer)
