@@ -1,7 +1,7 @@
 """Tables: insert, find and delete in batches, beside dict, hirola, cykhash and pandas.
 
 Keys are SHA-256 digests of counters, cut to 16 and 8 bytes for the narrower tables; values are
-their positions. Inserts come in batches of 2^20 into a table that starts empty and grows, finds in
+their positions. Inserts come in 16 batches into a table that starts empty and grows, finds in
 batches of 2^20 random digests. What each rival can do differs, and each gets its best form:
 
 - **dict**: bytes keys made beforehand, untimed, in a loop; and once with the making counted, as
@@ -33,15 +33,21 @@ from bench import harness
 from bench.harness import Result, Timed
 from hashmem import kernels
 
-SIZES = (10_000, 1_000_000, 10_000_000)
-WIDTHS = (32, 16, 8)  # bytes of a digest
-BATCH = 1 << 20  # queries in a find, keys in an insert
+CASES = (  # keys, bytes of each; the last gives the headlines
+    (10_000, 32),
+    (1_000_000, 32),
+    (10_000_000, 8),
+    (10_000_000, 16),
+    (10_000_000, 32),
+)
+BATCH = 1 << 20  # queries in a find
+INSERTS = 16  # batches from an empty table to a full one
 INSERT_ROUNDS = 3
-FIND_ROUNDS = 7
+FIND_ROUNDS = 5
 DELETE_ROUNDS = 3
 ZIPF_EXPONENT = 0.99  # YCSB's: a few digests take most of the queries
 HIROLA_GROWTH = (2 / 3, 8)  # full to this share, grow by this factor
-QUICK_SIZES, QUICK_WIDTHS, QUICK_BATCH, QUICK_ROUNDS = (1000,), (32, 8), 500, 2
+QUICK_CASES, QUICK_BATCH, QUICK_ROUNDS = ((1000, 8), (1000, 32)), 500, 2
 
 BASELINE = "hashmem OpenAddressingTable, native"
 REFERENCE = "hashmem OpenAddressingTable, reference"
@@ -76,10 +82,9 @@ def as_words(digests: np.ndarray) -> np.ndarray:
 
 
 def batches(digests: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut digests into batches with their positions as values."""
-    for start in range(0, len(digests), BATCH):
-        part = digests[start : start + BATCH]
-        yield part, np.arange(start, start + len(part), dtype=np.int64)
+    """Cut digests into `INSERTS` batches with their positions as values."""
+    values = np.arange(len(digests), dtype=np.int64)
+    return zip(np.array_split(digests, INSERTS), np.array_split(values, INSERTS), strict=True)
 
 
 def zipf_ranks(n: int, count: int, random: np.random.Generator) -> np.ndarray:
@@ -387,32 +392,30 @@ def _headlines(result: Result, n: int, width: int) -> None:
         headline(column, "ours, reference kernels / dict loop", REFERENCE, DictLoop.name, 1.0)
 
 
-def run(
-    quick: bool = False, sizes: Sequence[int] = SIZES, widths: Sequence[int] = WIDTHS
-) -> Result:
-    """Race every contestant at every size and width; headlines from the largest."""
+def run(quick: bool = False, cases: Sequence[tuple[int, int]] = CASES) -> Result:
+    """Race every contestant at every number of keys and width; headlines from the last."""
     if quick:
-        sizes, widths = QUICK_SIZES, QUICK_WIDTHS
+        cases = QUICK_CASES
     result = Result("tables", __doc__)
     before = kernels.active
     try:
-        for width in widths:
-            for n in sizes:
-                _race_table(result, n, width, quick)
-                if not quick:
-                    _measure_memory(result, n, width)
+        for n, width in cases:
+            _race_table(result, n, width, quick)
+            if not quick:
+                _measure_memory(result, n, width)
     finally:
         kernels.select(before)
-    _headlines(result, max(sizes), max(widths))
+    _headlines(result, *cases[-1])
     return result
 
 
 def main() -> None:
     parser = harness.arguments(__doc__)
-    parser.add_argument("--n", type=int, nargs="+", default=SIZES, help="numbers of keys")
-    parser.add_argument("--width", type=int, nargs="+", default=WIDTHS, help="bytes a key")
+    parser.add_argument("--n", type=int, help="this number of keys only")
+    parser.add_argument("--width", type=int, default=32, help="bytes a key, with --n")
     options = parser.parse_args()
-    harness.finish(run(options.quick, options.n, options.width), options)
+    cases = ((options.n, options.width),) if options.n else CASES
+    harness.finish(run(options.quick, cases), options)
 
 
 if __name__ == "__main__":
