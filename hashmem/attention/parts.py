@@ -20,7 +20,9 @@ Rules
   calls may run in parallel.
 """
 
+import math
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,18 +95,16 @@ def attend(
     dtype = working_dtype(q, k, v)
     queries = shape.pack(scaled(q, scale, dtype))
     bias = None if mask is None else _Mask(mask, shape, k.shape[-2], dtype)
-    sums = _Sums((*shape.packed, queries.shape[-2]), v.shape[-1], dtype)
     # NumPy's own warnings are off: what they would report is either harmless here (a weight that
     # rounds to 0) or turned into an error below.
     with np.errstate(all="ignore"):
-        for top, total, output in _blocks(queries, k, v, bias, shape, dtype):
-            sums.add(top, total, output)
+        sums = reduce(_add, _blocks(queries, k, v, bias, shape, dtype))
         if not np.isfinite(sums.output).all():
             check_finite("v", v)
             raise_overflow("the weighted sum of v", dtype)
-        part = sums.part()
+        part = _part(sums)
     # A score below the range of the dtype looks like a masked one: tell the two apart.
-    empty = np.isneginf(part.lse)
+    empty = part.lse == -np.inf
     if k.shape[-2] and empty.any() and (bias is None or bias.allows_any(empty)):
         raise_overflow("q times k", dtype)
     return Part(shape.unpack(part.output, v.shape[-1]), shape.unpack(part.lse))
@@ -128,23 +128,52 @@ def merge(parts: Iterable[Part]) -> Part:
     >>> bool(np.allclose(merged.output, whole.output) and np.allclose(merged.lse, whole.lse))
     True
     """
-    sums: _Sums | None = None
-    for number, part in enumerate(parts):
-        output, lse = _checked_part(number, part)
-        if sums is None:
-            sums = _Sums(lse.shape, output.shape[-1], working_dtype(output))
-        elif output.shape != sums.output.shape:
-            raise ValueError(
-                f"part {number} has output {output.shape}, those before it "
-                f"{sums.output.shape}: merge parts of the same queries and value width"
-            )
-        with np.errstate(all="ignore"):
-            held = ~np.isneginf(lse)
-            sums.add(lse, held, np.where(held[..., None], output, 0))
-    if sums is None:
+    checked = _checked(parts)
+    first = next(checked, None)
+    if first is None:
         raise ValueError("nothing to merge: pass at least one part")
     with np.errstate(all="ignore"):
-        return sums.part()
+        return _part(reduce(_add, checked, first))
+
+
+class _Sums(NamedTuple):
+    """Sums over some keys, relative to the largest of their scores."""
+
+    top: NDArray[np.float64]  # (..., Lq) that score, -inf without keys
+    total: NDArray[np.float64]  # (..., Lq) sum of exp(score - top)
+    output: Floats  # (..., Lq, dv) sum of exp(score - top) * value
+
+
+def _add(a: _Sums, b: _Sums) -> _Sums:
+    """Return the sums over the keys of both."""
+    top = np.maximum(a.top, b.top)
+    base = np.where(top == -np.inf, 0, top)  # -inf - -inf would be NaN
+    weight_a, weight_b = np.exp(a.top - base), np.exp(b.top - base)
+    dtype = np.result_type(a.output, b.output)
+    output = weight_a.astype(dtype)[..., None] * a.output
+    output += weight_b.astype(dtype)[..., None] * b.output
+    return _Sums(top, weight_a * a.total + weight_b * b.total, output)
+
+
+def _part(sums: _Sums) -> Part:
+    total = np.where(sums.total == 0, 1, sums.total).astype(sums.output.dtype)
+    return Part(sums.output / total[..., None], sums.top + np.log(sums.total))
+
+
+def _checked(parts: Iterable[Part]) -> Iterator[_Sums]:
+    """Yield each part as sums, checked by itself and against the shape of the first."""
+    shape = None
+    for number, part in enumerate(parts):
+        output, lse = _checked_part(number, part)
+        shape = shape or output.shape
+        if output.shape != shape:
+            raise ValueError(
+                f"part {number} has output {output.shape}, those before it {shape}: "
+                "merge parts of the same queries and value width"
+            )
+        held = lse != -np.inf
+        output = np.where(held[..., None], output, 0).astype(working_dtype(output), copy=False)
+        yield _Sums(lse.astype(np.float64), held.astype(np.float64), output)
 
 
 def _checked_part(number: int, part: Part) -> tuple[Floats, Floats]:
@@ -175,33 +204,6 @@ def _checked_part(number: int, part: Part) -> tuple[Floats, Floats]:
     return output, lse
 
 
-class _Sums:
-    """Running sums of the merge: weights relative to the largest logarithm met so far."""
-
-    def __init__(self, rows: tuple[int, ...], width: int, dtype: np.dtype[np.floating[Any]]):
-        self.top = np.full(rows, -np.inf)
-        self.total = np.zeros(rows)
-        self.output: Floats = np.zeros((*rows, width), dtype)  # not yet divided by total
-
-    def add(self, top: Floats, total: NDArray[Any], output: Floats) -> None:
-        """Add sums relative to exp(top): `total` of the weights, `output` of weight * value."""
-        highest = np.maximum(self.top, top)
-        base = np.where(np.isneginf(highest), 0, highest)  # -inf - -inf would be NaN
-        old, new = np.exp(self.top - base), np.exp(top - base)
-        self.total = old * self.total + new * total
-        dtype = np.result_type(self.output, output)
-        self.output = (
-            old.astype(dtype)[..., None] * self.output + new.astype(dtype)[..., None] * output
-        )
-        self.top = highest
-
-    def part(self) -> Part:
-        """Return output and log-sum-exp of all that was added."""
-        empty = self.total == 0
-        total = np.where(empty, 1, self.total).astype(self.output.dtype)
-        return Part(self.output / total[..., None], self.top + np.log(self.total))
-
-
 def _blocks(
     queries: Floats,
     k: Floats,
@@ -209,13 +211,13 @@ def _blocks(
     bias: "_Mask | None",
     shape: Layout,
     dtype: np.dtype[np.floating[Any]],
-) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """Yield, a block of keys at a time, what `_Sums.add` takes."""
+) -> Iterator[_Sums]:
+    """Yield the sums over one block of keys after the other; at least one, if without keys."""
     rows = (*shape.packed, queries.shape[-2])
     length = k.shape[-2]
-    size = max(SMALLEST_BLOCK, SCORES_PER_BLOCK // max(1, int(np.prod(rows))))
+    size = max(SMALLEST_BLOCK, SCORES_PER_BLOCK // max(1, math.prod(rows)))
     buffer = np.empty((*rows, min(size, length)), dtype)
-    for start in range(0, length, size):
+    for start in range(0, max(1, length), size):
         stop = min(start + size, length)
         scores: Floats = buffer[..., : stop - start]
         keys = k[..., start:stop, :].astype(dtype, copy=False)
@@ -224,14 +226,15 @@ def _blocks(
             check_finite("k", k)
         if bias is not None:
             bias.apply(scores, start, stop)
-        top = scores.max(axis=-1)
+        top = scores.max(axis=-1, initial=-np.inf)
         if not (top < np.inf).all():
             check_finite("k", k)
             raise_overflow("q times k", dtype)
-        scores -= np.where(np.isneginf(top), 0, top)[..., None]
+        scores -= np.where(top == -np.inf, 0, top)[..., None]
         np.exp(scores, out=scores)
         values = v[..., start:stop, :].astype(dtype, copy=False)
-        yield top, scores.sum(axis=-1), scores @ values
+        total = scores.sum(axis=-1)
+        yield _Sums(top.astype(np.float64), total.astype(np.float64), scores @ values)
 
 
 class _Mask:
