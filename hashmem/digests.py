@@ -144,7 +144,7 @@ def as_digests(digests: Any, width: int, what: str = "digests") -> Digests:
     return np.frombuffer(b"".join(listed), np.uint8).reshape(-1, width)
 
 
-def _sha256(data: BytesLike) -> bytes:
+def _sha256(data: Any) -> bytes:
     return hashlib.sha256(data).digest()
 
 

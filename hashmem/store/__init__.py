@@ -1,0 +1,7 @@
+"""The store: digest → record, kept in packs in LMDB or in RAM."""
+
+from hashmem.store.memory_store import MemoryStore
+from hashmem.store.records import Records
+from hashmem.store.verification import Verification
+
+__all__ = ["MemoryStore", "Records", "Verification"]

@@ -1,0 +1,352 @@
+"""A column: what every row holds of one kind, committed in packs and pending in memory.
+
+Packs of a column are numbered in the order they were written. Small ones are merged as they
+gather: whenever the last eight or more are all below a size, they become one (or a few full ones),
+sizes stepping by eight, so that n commits leave O(log n) packs behind and a byte is rewritten
+at most three times. Only a run at the end is merged, and the result takes the highest number,
+so the order in which packs count never changes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashmem.errors import CorruptStoreError
+from hashmem.hops import grown
+from hashmem.store.backend import Reader, Transaction
+from hashmem.store.layout import body_key, index_key, pack_number, pack_prefix
+from hashmem.store.packs import PACK_LIMIT, Pack, build, cut, parse
+
+__all__ = ["Column", "PlacedColumn", "Written"]
+
+Rows = NDArray[np.int64]
+
+MERGE_RUN = 8  # packs
+_MERGE_BELOW = [1 << 12, 1 << 15, 1 << 18, 1 << 21]  # 4 KiB, 32 KiB, 256 KiB, 2 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A pack as its writer knows it."""
+
+    number: int
+    pack: Pack
+
+
+class Column:
+    """The packs of one column and what waits to be written to it.
+
+    `pending` maps a row to its new item, or to None where it is to be removed; the last write
+    wins. Where `keep_all`, every entry of every pack counts, not only the last of a row.
+    """
+
+    def __init__(
+        self, namespace: int, number: int, item_size: int | None = None, *, keep_all: bool = False
+    ) -> None:
+        self.namespace = namespace
+        self.number = number
+        self.item_size = item_size  # bytes, where all items have one size
+        self.keep_all = keep_all
+        self.sizes: dict[int, int] = {}  # pack number, ascending → bytes; PACK_LIMIT for a part
+        self.pending: dict[int, bytes | None] = {}
+        self.damaged: dict[int, str] = {}  # pack number → what is wrong with its index
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def news(self, reader: Reader) -> tuple[list[Written], list[int]]:
+        """Return the packs that `reader` has and this column does not know, and those gone.
+
+        Both ascending by number. A pack whose index is damaged goes to `damaged` instead.
+        """
+        prefix = pack_prefix(self.namespace, self.number)
+        there = [pack_number(key) for key in reader.keys(prefix)]
+        fresh = []
+        for number in there:
+            if number in self.sizes or number in self.damaged:
+                continue
+            try:
+                fresh.append(Written(number, self.index(reader, number)))
+            except CorruptStoreError as error:
+                self.damaged[number] = str(error)
+        gone = sorted({*self.sizes, *self.damaged} - set(there))
+        return fresh, gone
+
+    def index(self, reader: Reader, number: int) -> Pack:
+        value = reader.get(index_key(self.namespace, self.number, number))
+        if value is None:
+            raise CorruptStoreError(f"pack {number} of column {self.number} is gone")
+        return parse(value, self.number)
+
+    def body(self, reader: Reader, number: int) -> memoryview:
+        value = reader.get(body_key(self.namespace, self.number, number))
+        if value is None:
+            raise CorruptStoreError(f"the body of pack {number}, column {self.number}, is gone")
+        return value
+
+    def sound_body(self, reader: Reader, number: int) -> memoryview:
+        """Return a body that matches its checksum. Raises `CorruptStoreError` otherwise."""
+        body = self.body(reader, number)
+        if not self.index(reader, number).is_sound(body):
+            raise CorruptStoreError(
+                f"the body of pack {number}, column {self.number}, does not match its checksum"
+            )
+        return body
+
+    def read_all(self, reader: Reader) -> tuple[Rows, NDArray[np.uint8]]:
+        """Return all rows that hold an item, ascending, and the items (n, item size).
+
+        For a column of fixed item size. Pending writes are included. O(n).
+        """
+        size = self.item_size or 0
+        rows = [np.empty(0, np.int64)]
+        values = [np.empty((0, size), np.uint8)]
+        for number in self.sizes:
+            body = self.sound_body(reader, number)
+            rows.append(self.index(reader, number).rows)
+            values.append(np.frombuffer(body, np.uint8).reshape(-1, size).copy())
+        if self.pending:
+            items = b"".join(item or bytes(size) for item in self.pending.values())
+            rows.append(np.fromiter(self.pending, np.int64, len(self.pending)))
+            values.append(np.frombuffer(items, np.uint8).reshape(-1, size))
+        all_rows, all_values = np.concatenate(rows), np.concatenate(values)
+        unique, from_the_end = np.unique(all_rows[::-1], return_index=True)
+        return unique, all_values[len(all_rows) - 1 - from_the_end]
+
+    def apply(self, fresh: Iterable[Written], gone: Iterable[int] = ()) -> None:
+        """Take note of packs that were committed, in ascending order, and of packs gone."""
+        for number in gone:
+            self.sizes.pop(number, None)
+            self.damaged.pop(number, None)
+        for written in fresh:
+            whole = written.pack.parts == 1
+            self.sizes[written.number] = written.pack.body_bytes if whole else PACK_LIMIT
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def write_pending(self, transaction: Transaction, next_pack: int) -> list[Written]:
+        """Write what is pending, as packs numbered from `next_pack`. Clears nothing."""
+        if not self.pending:
+            return []
+        rows = np.fromiter(self.pending, np.int64, len(self.pending))
+        items = list(self.pending.values())
+        lengths = np.fromiter((-1 if i is None else len(i) for i in items), np.int64, len(items))
+        present = [b"" if item is None else item for item in items]
+        return self.write(transaction, next_pack, rows, lengths, present)
+
+    def write(
+        self,
+        transaction: Transaction,
+        next_pack: int,
+        rows: Rows,
+        lengths: Rows,
+        items: Sequence[bytes | memoryview],
+    ) -> list[Written]:
+        """Write one item for each row, as packs numbered from `next_pack`."""
+        written: list[Written] = []
+        for start, stop in cut(lengths):
+            if lengths[start] > PACK_LIMIT:
+                whole = memoryview(items[start])
+                parts = -(-len(whole) // PACK_LIMIT)
+                for part in range(parts):
+                    piece = whole[part * PACK_LIMIT : (part + 1) * PACK_LIMIT]
+                    written.append(
+                        self._put(
+                            transaction, next_pack + len(written), rows[start:stop],
+                            np.array([len(piece)]), [piece], part, parts,
+                        )
+                    )  # fmt: skip
+            else:
+                written.append(
+                    self._put(
+                        transaction, next_pack + len(written), rows[start:stop],
+                        lengths[start:stop], items[start:stop],
+                    )
+                )  # fmt: skip
+        return written
+
+    def write_array(
+        self, transaction: Transaction, next_pack: int, rows: Rows, items: NDArray[np.uint8]
+    ) -> list[Written]:
+        """Write `items` (n, item size) for `rows` (n,), as packs numbered from `next_pack`."""
+        step = max(1, PACK_LIMIT // max(items.shape[1], 1))
+        return [
+            self._put(
+                transaction, next_pack + i, rows[start : start + step],
+                items.shape[1], [items[start : start + step].tobytes()],
+            )
+            for i, start in enumerate(range(0, len(rows), step))
+        ]  # fmt: skip
+
+    def _put(
+        self,
+        transaction: Transaction,
+        number: int,
+        rows: Rows,
+        lengths: Rows | int,
+        items: Sequence[bytes | memoryview],
+        part: int = 0,
+        parts: int = 1,
+    ) -> Written:
+        if self.item_size is not None:
+            lengths = self.item_size
+        index, body = build(self.number, rows, lengths, items, part, parts)
+        transaction.put(index_key(self.namespace, self.number, number), index)
+        transaction.put(body_key(self.namespace, self.number, number), body)
+        return Written(number, parse(memoryview(index), self.number))
+
+    def delete_pack(self, transaction: Transaction, number: int) -> None:
+        transaction.delete(index_key(self.namespace, self.number, number))
+        transaction.delete(body_key(self.namespace, self.number, number))
+
+    def merge(self, transaction: Transaction, next_pack: int) -> tuple[list[Written], list[int]]:
+        """Merge the last packs if enough small ones have gathered.
+
+        Returns the packs written, numbered from `next_pack`, and the numbers of those replaced.
+        A pack whose body does not match its checksum is left as it is, and so is the run.
+        """
+        run = self._run_to_merge()
+        rows, lengths, items = [], [], []
+        for number in run:
+            pack, body = self.index(transaction, number), self.body(transaction, number)
+            if not pack.is_sound(body):
+                return [], []
+            rows.append(pack.rows)
+            lengths.append(pack.lengths)
+            sizes = np.maximum(pack.lengths, 0)
+            copy = memoryview(bytes(body))  # the transaction's next change may move the value
+            offsets = pack.offsets
+            items += [
+                copy[o : o + s] for o, s in zip(offsets.tolist(), sizes.tolist(), strict=True)
+            ]
+        if not run:
+            return [], []
+        all_rows, all_lengths = np.concatenate(rows), np.concatenate(lengths)
+        if not self.keep_all:  # the last entry of a row counts
+            _, from_the_end = np.unique(all_rows[::-1], return_index=True)
+            kept = np.sort(len(all_rows) - 1 - from_the_end)
+            all_rows, all_lengths = all_rows[kept], all_lengths[kept]
+            items = [items[i] for i in kept.tolist()]
+        for number in run:
+            self.delete_pack(transaction, number)
+        return self.write(transaction, next_pack, all_rows, all_lengths, items), run
+
+    def _run_to_merge(self) -> list[int]:
+        numbers = list(self.sizes)
+        for below in _MERGE_BELOW:
+            start = len(numbers)
+            while start and self.sizes[numbers[start - 1]] < below:
+                start -= 1
+            if len(numbers) - start >= MERGE_RUN:
+                return numbers[start:]
+        return []
+
+
+class PlacedColumn(Column):
+    """A column whose items are read one by one: it knows for each row where its item lies.
+
+    20 bytes a row: the pack, -1 where the row holds nothing, the offset in its body and the
+    length, both in bytes. An item cut into parts has the first part's pack and the whole length.
+    """
+
+    def __init__(self, namespace: int, number: int) -> None:
+        super().__init__(namespace, number)
+        self._packs: NDArray[np.int64] = np.empty(0, np.int64)
+        self._offsets: NDArray[np.uint32] = np.empty(0, np.uint32)
+        self._lengths: NDArray[np.int64] = np.empty(0, np.int64)
+        self.live = 0  # rows that hold something, by what is committed
+
+    def apply(self, fresh: Iterable[Written], gone: Iterable[int] = ()) -> None:
+        fresh = list(fresh)
+        super().apply(fresh, gone)
+        for written in fresh:
+            pack = written.pack
+            if not len(pack.rows) or pack.part:
+                if pack.part:
+                    self._lengths[pack.rows] += pack.body_bytes
+                continue
+            size = int(pack.rows.max()) + 1
+            self._packs = grown(self._packs, size, -1)
+            self._offsets = grown(self._offsets, size, 0)
+            self._lengths = grown(self._lengths, size, 0)
+            removed = pack.lengths < 0
+            self.live += int((~removed).sum()) - int((self._packs[pack.rows] >= 0).sum())
+            self._packs[pack.rows] = np.where(removed, -1, written.number)
+            self._offsets[pack.rows] = pack.offsets
+            self._lengths[pack.rows] = np.maximum(pack.lengths, 0)
+
+    def places(self, rows: Rows) -> tuple[Rows, Rows, Rows]:
+        """Return pack, offset and length of each of `rows`; pack -1 where nothing is committed."""
+        known = (rows >= 0) & (rows < len(self._packs))
+        at = np.where(known, rows, 0)
+        if not len(self._packs):
+            nothing = np.full(len(rows), -1, np.int64)
+            return nothing, np.zeros_like(nothing), np.zeros_like(nothing)
+        packs = np.where(known, self._packs[at], -1)
+        return packs, self._offsets[at].astype(np.int64), self._lengths[at]
+
+    def holds(self, rows: Rows) -> NDArray[np.bool_]:
+        """Tell which of `rows` hold something, pending writes included; -1 never. O(m)."""
+        mask = self.places(rows)[0] >= 0
+        if self.pending:
+            for position, row in enumerate(rows.tolist()):
+                if row in self.pending:
+                    mask[position] = self.pending[row] is not None
+        return mask
+
+    def held(self, rows: int) -> NDArray[np.bool_]:
+        """Tell which of the first `rows` rows hold something, pending writes included."""
+        mask = self.places(np.arange(rows))[0] >= 0
+        for row, item in self.pending.items():
+            mask[row] = item is not None
+        return mask
+
+    def count(self) -> int:
+        """Return how many rows hold something, pending writes included. O(pending)."""
+        if not self.pending:
+            return self.live
+        rows = np.fromiter(self.pending, np.int64, len(self.pending))
+        kept = sum(item is not None for item in self.pending.values())
+        return self.live + kept - int((self.places(rows)[0] >= 0).sum())
+
+    def total_bytes(self) -> int:
+        """Return the bytes of all items, pending writes included. O(rows)."""
+        lengths = np.where(self._packs >= 0, self._lengths, 0)
+        rows = np.fromiter(self.pending, np.int64, len(self.pending))
+        lengths[rows[rows < len(lengths)]] = 0
+        return int(lengths.sum()) + sum(len(i) for i in self.pending.values() if i is not None)
+
+    def rows_in(self, pack: int) -> Rows:
+        """Return the rows whose items lie in one pack. O(rows)."""
+        return np.flatnonzero(self._packs == pack)
+
+    def has_body(self, reader: Reader, pack: int) -> bool:
+        return next(reader.keys(body_key(self.namespace, self.number, pack)), None) is not None
+
+    def view(
+        self,
+        reader: Reader,
+        pack: int,
+        offset: int,
+        length: int,
+        bodies: dict[int, memoryview],
+    ) -> bytes | memoryview:
+        """Return the item at a place, uncopied where it is not cut into parts.
+
+        `bodies` keeps the packs looked up so far. Valid as long as `reader`'s values. Raises
+        `CorruptStoreError` where the body is gone or cut off.
+        """
+        if length > PACK_LIMIT:
+            parts = -(-length // PACK_LIMIT)
+            found: bytes | memoryview = b"".join(
+                self.body(reader, pack + part) for part in range(parts)
+            )
+        else:
+            body = bodies.get(pack)
+            if body is None:
+                body = bodies[pack] = self.body(reader, pack)
+            found = body[offset : offset + length]
+        if len(found) != length:
+            raise CorruptStoreError(f"pack {pack}, column {self.number}: its body is cut off")
+        return found

@@ -1,0 +1,93 @@
+"""The backend in RAM: for tests, for scratch work, and as the plainest reading of the contract."""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hashmem.store.backend import Backend, Snapshot, Transaction, Version
+
+__all__ = ["RamBackend"]
+
+
+class _RamView(Snapshot, Transaction):
+    """A dictionary seen as a snapshot or, with its own changes, as a transaction."""
+
+    def __init__(self, values: dict[bytes, bytes], version: Version, owner: "RamBackend | None"):
+        self.version = version
+        self._values = values
+        self._owner = owner
+
+    def get(self, key: bytes) -> memoryview | None:
+        value = self._values.get(key)
+        return None if value is None else memoryview(value)
+
+    def keys(self, prefix: bytes) -> Iterator[bytes]:
+        ordered = sorted(self._values)
+        for i in range(bisect_left(ordered, prefix), len(ordered)):
+            if not ordered[i].startswith(prefix):
+                return
+            yield ordered[i]
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._values[key] = bytes(value)
+
+    def delete(self, key: bytes) -> None:
+        self._values.pop(key, None)
+
+    def close(self) -> None:
+        if self._owner is not None:
+            self._owner.snapshots -= 1
+            self._owner = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class RamBackend(Backend):
+    """Values in a dictionary; a commit replaces the dictionary, O(keys).
+
+    Values are bytes and never change, so snapshots share them and closing one frees nothing that
+    is still in use.
+    """
+
+    durable = False
+    shared = False
+    snapshots = 0
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+        self._version: Version = (1, 0)
+        self._writer = threading.Lock()
+
+    @property
+    def version(self) -> Version:
+        return self._version
+
+    def snapshot(self) -> Snapshot:
+        self.snapshots += 1
+        return _RamView(self._values, self._version, self)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with self._writer:
+            generation, commit = self._version
+            transaction = _RamView(dict(self._values), self._version, None)
+            yield transaction
+            self._values = transaction._values
+            self._version = (generation, commit + 1)
+
+    @contextmanager
+    def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
+        with self._writer, self.snapshot() as old:
+            new = _RamView({}, self._version, None)
+            yield old, new
+            self._values = new._values
+            self._version = (self._version[0] + 1, 0)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(key) + len(value) for key, value in self._values.items())
+
+    def close(self) -> None:
+        self._values = {}

@@ -1,0 +1,316 @@
+"""One namespace in memory: the table, the links, the columns, and what is not committed yet.
+
+A digest's row is its place in the table: rows are numbered from 0 in the order digests came to
+be known, as records or as mere ends of links (placeholders). The rows below `committed` are the
+same in every process; those above are this handle's own until it commits. If somebody else has
+committed meanwhile, what is pending is expressed in digests (`take_pending`), the state goes back
+to what was committed, reads the news, and numbers the pending digests again (`put_back`).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashmem.digests import WIDTHS, Digests
+from hashmem.errors import CorruptStoreError
+from hashmem.hops import Links
+from hashmem.store.backend import Reader, Transaction
+from hashmem.store.columns import Column, PlacedColumn, Written
+from hashmem.store.layout import DIGESTS, EDGES, FIRST_NAMED, METADATA, PAYLOADS, SUCCESSORS, Info
+from hashmem.tables import OpenAddressingTable
+
+__all__ = ["Pending", "Plan", "State", "as_stored"]
+
+Rows = NDArray[np.int64]
+
+
+@dataclass
+class Pending:
+    """Uncommitted changes in terms of digests, which mean the same everywhere."""
+
+    items: dict[str, list[tuple[bytes, bytes | None]]] = field(default_factory=dict)  # by column
+    named: dict[str, list[object]] = field(default_factory=dict)  # new columns: name → description
+    successors: list[tuple[Digests, Digests, NDArray[np.bool_]]] = field(default_factory=list)
+    edges: list[tuple[Digests, str | None, Digests]] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """What a transaction wrote, to take note of once it is committed."""
+
+    info: Info
+    changes: list[tuple[Column, list[Written], list[int]]] = field(default_factory=list)
+    committed: int = 0
+
+
+class State:
+    """Everything known of one namespace. Not safe for concurrent use."""
+
+    def __init__(self, namespace: int, info: Info) -> None:
+        self.namespace = namespace
+        self.info = info
+        self.width = WIDTHS[info.algorithm]
+        self.table = OpenAddressingTable(width=self.width)
+        self.committed = 0  # rows that are stored
+        self.links = Links()
+        self.payloads = PlacedColumn(namespace, PAYLOADS)
+        self.metadata = PlacedColumn(namespace, METADATA)
+        self.digests_column = Column(namespace, DIGESTS, self.width)
+        self.successors_column = Column(namespace, SUCCESSORS, 8)
+        self.edges_column = Column(namespace, EDGES, 16, keep_all=True)
+        self.named: dict[str, Column] = {}
+        self.described: dict[str, list[object]] = {}  # name → [column, dtype, items a row]
+        self.relations: list[str] = []  # those of `info`, then the new ones
+        self._set_successors: list[tuple[Rows, Rows, Rows]] = []  # sources, targets, old
+        self._added_edges: list[tuple[Rows, int, Rows]] = []
+        self._edge_blocks = 0  # in `links`, that are committed
+        self._adopt(info)
+
+    @property
+    def columns(self) -> list[Column]:
+        """Every column, those that define rows first."""
+        return [
+            self.digests_column,
+            self.payloads,
+            self.metadata,
+            self.successors_column,
+            self.edges_column,
+            *self.named.values(),
+        ]
+
+    @property
+    def rows(self) -> int:
+        return len(self.table)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is anything to commit."""
+        return (
+            self.rows > self.committed
+            or bool(self._set_successors or self._added_edges)
+            or any(column.pending for column in self.columns)
+        )
+
+    # -- reading what is committed ------------------------------------------------------------
+
+    def load(self, reader: Reader) -> None:
+        """Read what was committed since this state last did. Nothing may be pending.
+
+        O(new rows and links); bodies of payloads and metadata are not touched.
+        """
+        info = Info.read(reader, self.namespace)
+        if info is not None:
+            self._adopt(info)
+        for column in self.columns:
+            fresh, gone = column.news(reader)
+            for written in fresh:
+                if column is self.digests_column:
+                    self._load_digests(reader, written)
+                elif column is self.successors_column:
+                    self.links.set_successors(
+                        written.pack.rows, self._integers(column, reader, written).ravel()
+                    )
+                elif column is self.edges_column:
+                    edges = self._integers(column, reader, written).reshape(-1, 2)
+                    self.links.add_edges(written.pack.rows, edges[:, 0], edges[:, 1])
+            column.apply(fresh, gone)
+        self.committed = self.rows
+        self._edge_blocks = self.links.edge_blocks
+
+    def _load_digests(self, reader: Reader, written: Written) -> None:
+        rows = written.pack.rows
+        if len(rows) == 0 or rows[-1] < self.rows:
+            return  # merged from packs that were loaded before
+        body = self.digests_column.body(reader, written.number)
+        digests = np.frombuffer(body, np.uint8).reshape(-1, self.width)[rows >= self.rows]
+        start = self.rows
+        _, new = self.table.intern(digests, first=start)
+        if rows[0] > start or not new.all():
+            raise CorruptStoreError(
+                f"pack {written.number} of digests repeats a digest or leaves out rows from {start}"
+            )
+
+    def _integers(self, column: Column, reader: Reader, written: Written) -> Rows:
+        body = column.body(reader, written.number)
+        return np.frombuffer(body, "<i8").astype(np.int64)
+
+    def _adopt(self, info: Info) -> None:
+        self.info = info
+        self.relations = list(info.relations)
+        for name, (number, dtype, items) in info.columns.items():
+            if name not in self.named:
+                self._add_column(name, [number, dtype, items])
+
+    def _add_column(self, name: str, description: list[object]) -> Column:
+        number, dtype, items = description
+        size = np.dtype(str(dtype)).itemsize * int(str(items))
+        self.described[name] = description
+        self.named[name] = Column(self.namespace, int(str(number)), size)
+        return self.named[name]
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def intern(self, digests: Digests) -> tuple[Rows, NDArray[np.bool_]]:
+        """Return the rows of `digests`, numbering those not known yet, and which were new."""
+        return self.table.intern(digests, first=self.rows)
+
+    def set_successors(self, sources: Rows, targets: Rows) -> None:
+        if len(sources):
+            old = self.links.set_successors(sources, targets)
+            self._set_successors.append((sources, targets, old))
+
+    def add_edges(self, sources: Rows, relation: str | None, targets: Rows) -> None:
+        """Add edges; without a relation, end all edges of `sources` instead."""
+        if relation is None:
+            number = Links.CLEAR
+        elif relation in self.relations:
+            number = self.relations.index(relation)
+        else:
+            number = len(self.relations)
+            self.relations.append(relation)
+        if len(sources):
+            self.links.add_edges(sources, np.full(len(sources), number), targets)
+            self._added_edges.append((sources, number, targets))
+
+    def column(self, name: str, dtype: str, items: int) -> Column:
+        """Return the named column of that type, making it if there is none of that name.
+
+        Raises `ValueError` where it has another type or width.
+        """
+        known = self.described.get(name)
+        if known is None:
+            numbers = [int(str(d[0])) for d in self.described.values()]
+            return self._add_column(name, [max([FIRST_NAMED - 1, *numbers]) + 1, dtype, items])
+        if known[1:] != [dtype, items]:
+            raise ValueError(
+                f"column {name!r} has {known[2]} items of {known[1]} a row, not {items} of {dtype}"
+            )
+        return self.named[name]
+
+    # -- committing ---------------------------------------------------------------------------
+
+    def write(self, transaction: Transaction) -> Plan:
+        """Write everything pending, merging small packs first. `apply` the plan once committed."""
+        info = Info(**vars(self.info))
+        info.relations = list(self.relations)
+        info.columns = {**self.info.columns, **self.described}
+        plan = Plan(info, committed=self.rows)
+        for column in self.columns:
+            merged, gone = column.merge(transaction, info.next_pack)
+            info.next_pack += len(merged)
+            fresh = self._write_column(column, transaction, info.next_pack)
+            info.next_pack += len(fresh)
+            plan.changes.append((column, merged + fresh, gone))
+        info.write(transaction, self.namespace)
+        return plan
+
+    def _write_column(self, column: Column, to: Transaction, number: int) -> list[Written]:
+        if column is self.digests_column:
+            rows = np.arange(self.committed, self.rows)
+            return column.write_array(to, number, rows, self.table.digests[self.committed :])
+        if column is self.successors_column:
+            sources, targets = _last_of_each(self._set_successors)
+            return column.write_array(to, number, sources, as_stored(targets[:, None]))
+        if column is self.edges_column:
+            if not self._added_edges:
+                return []
+            pairs = [
+                np.stack([np.full(len(targets), relation), targets], axis=1)
+                for _, relation, targets in self._added_edges
+            ]
+            sources = np.concatenate([sources for sources, _, _ in self._added_edges])
+            return column.write_array(to, number, sources, as_stored(np.concatenate(pairs)))
+        return column.write_pending(to, number)
+
+    def apply(self, plan: Plan) -> None:
+        """Take note that `plan` is committed: nothing is pending any more."""
+        self.info = plan.info
+        for column, fresh, gone in plan.changes:
+            column.apply(fresh, gone)
+            column.pending.clear()
+        self._set_successors.clear()
+        self._added_edges.clear()
+        self.committed = plan.committed
+        self._edge_blocks = self.links.edge_blocks
+
+    # -- undoing ------------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Drop everything pending. O(pending)."""
+        for sources, _, old in reversed(self._set_successors):
+            # of equal sources the first one's old value is the oldest
+            self.links.set_successors(sources[::-1], old[::-1])
+        self.links.drop_edges_after(self._edge_blocks)
+        self._set_successors.clear()
+        self._added_edges.clear()
+        self.relations = list(self.info.relations)
+        for name in [name for name in self.named if name not in self.info.columns]:
+            del self.named[name], self.described[name]
+        for column in self.columns:
+            column.pending.clear()
+        self.table.delete(self.table.digests[self.committed :].copy())
+
+    def take_pending(self) -> Pending:
+        """Return what is pending in terms of digests, and `undo` it."""
+        digests = self.table.digests
+        taken = Pending()
+        named: dict[str, Column] = {"." + name: column for name, column in self.named.items()}
+        for name, column in {"payloads": self.payloads, "metadata": self.metadata, **named}.items():
+            taken.items[name] = [
+                (bytes(digests[row]), item) for row, item in column.pending.items()
+            ]
+        taken.named = dict(self.described)
+        for sources, targets, _ in self._set_successors:
+            taken.successors.append((digests[sources], digests[targets], targets >= 0))
+        for sources, relation, targets in self._added_edges:
+            name_or_clear = None if relation == Links.CLEAR else self.relations[relation]
+            taken.edges.append((digests[sources], name_or_clear, digests[targets]))
+        self.undo()
+        return taken
+
+    def put_back(self, pending: Pending) -> None:
+        """Make `pending` pending again, on top of what is committed now."""
+        for name, description in pending.named.items():
+            self.column(name, str(description[1]), int(str(description[2])))
+        for name, items in pending.items.items():
+            if not items:
+                continue
+            flat = np.frombuffer(b"".join(digest for digest, _ in items), np.uint8)
+            rows, _ = self.intern(flat.reshape(-1, self.width))
+            changes = dict(zip(rows.tolist(), [item for _, item in items], strict=True))
+            if name == "payloads":  # what somebody else stored meanwhile is stored
+                packs, _, _ = self.payloads.places(rows)
+                for row in rows[packs >= 0].tolist():
+                    if changes[row] is not None:
+                        del changes[row]
+                self.payloads.pending.update(changes)
+            elif name == "metadata":
+                self.metadata.pending.update(changes)
+            else:
+                self.named[name[1:]].pending.update(changes)
+        for sources, targets, linked in pending.successors:
+            to = np.full(len(targets), -1, np.int64)
+            from_rows, _ = self.intern(sources)
+            to[linked], _ = self.intern(targets[linked])
+            self.set_successors(from_rows, to)
+        for sources, relation, targets in pending.edges:
+            from_rows, _ = self.intern(sources)
+            to_rows = self.intern(targets)[0] if relation is not None else from_rows
+            self.add_edges(from_rows, relation, to_rows)
+
+
+def _last_of_each(changes: list[tuple[Rows, Rows, Rows]]) -> tuple[Rows, Rows]:
+    """The sources, each once, and the last target given for each."""
+    if not changes:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    sources = np.concatenate([change[0] for change in changes])[::-1]
+    targets = np.concatenate([change[1] for change in changes])[::-1]
+    unique, first = np.unique(sources, return_index=True)
+    return unique, targets[first]
+
+
+def as_stored(integers: Rows) -> NDArray[np.uint8]:
+    """int64 (n, k) as the little-endian bytes (n, 8 k) that are stored."""
+    n, k = integers.shape
+    return np.ascontiguousarray(integers, "<i8").view(np.uint8).reshape(n, 8 * k)
