@@ -89,6 +89,7 @@ def test_equal_hashes_leave_no_answer_to_score(seed):
         ((1000, 28, 2, 8, False), "make 27 chains of 2 hops"),
         ((1000, -1, 2, 8, False), "fewer queries"),
         ((-1000, 1, 2, 8, False), "make 0 chains"),
+        ((0, 0, 2, 8, False), "more characters"),
         ((3000, 60, 1, 1, False), "equal hashes of 1 letters left"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashmem import kernels
+from hashmem import MemoryStore, digest_many, kernels
 from hashmem.hashhop import HashHop, MultiHopEval, solve
 from hashmem.hashhop.parse import parse_pairs
 from hashmem.hashhop.solve import DictionarySolver, StoreSolver, TableSolver
@@ -79,6 +79,20 @@ def test_every_solver_is_right_on_every_sample(generated):
         assert (solution.correct, solution.wrong) == (solution.queries, [])
         assert (solution.method, solution.hops) == (method, sample.hops)
         assert json.loads(json.dumps(solution.to_dict())) == solution.to_dict()
+
+
+def test_a_store_keeps_the_links_and_finds_them_when_reopened(tmp_path):
+    sample = HashHop(characters=90_000, queries=50)
+    with MemoryStore() as store:
+        assert solve(sample, "store", store=store).correct == 50
+    with MemoryStore(tmp_path / "links.hashmem") as store:
+        assert solve(sample, "store", store=store).correct == 50
+        store.commit()
+    chains = sample.chain_letters()
+    with MemoryStore(tmp_path / "links.hashmem") as store:
+        ends, found = store.hop(digest_many(np.ascontiguousarray(chains[:, 0])), sample.hops)
+    assert found.all()
+    assert np.array_equal(ends, digest_many(np.ascontiguousarray(chains[:, -1])))
 
 
 def test_a_wrong_answer_is_told():

@@ -137,10 +137,10 @@ class MultiHopEval:
         if hash_pair_str_length < 1:
             raise ValueError(f"a hash has at least 1 letter, not {hash_pair_str_length}")
         chains = -(-n_chars_problem // ((2 * hash_pair_str_length + 3) * hops))
-        if not 0 <= num_queries <= chains:
+        if chains < 1 or not 0 <= num_queries <= chains:
             raise ValueError(
-                f"{n_chars_problem} characters make {max(chains, 0)} chains of {hops} hops, which "
-                f"answer no {num_queries} queries: take fewer queries or more characters"
+                f"{n_chars_problem} characters make {max(chains, 0)} chains of {hops} hops, not "
+                f"enough for {num_queries} queries: take fewer queries or more characters"
             )
         levels = _draw_levels(chains, hops, hash_pair_str_length)
         lines = [
