@@ -221,6 +221,7 @@ def test_the_lines_close_to_one_cycle_so_no_hash_stands_out(sample):
 
 
 @given(samples(), st.text(max_size=70))
+@settings(max_examples=30)
 def test_a_sample_knows_its_hashes_without_the_lines(sample, text):
     links = read(sample)
     assert all(hash_ in sample for hash_ in links)

@@ -72,6 +72,20 @@ def test_thinking_is_not_the_answer(thinking):
     assert score(STEP, {query: thinking.format(right, wrong)}).correct == 0
 
 
+def test_replies_that_run_in_circles_are_read_once():
+    query, answer = next(iter(wanted(STEP).items()))
+    right = f"{query} = {' = '.join(answer)}"
+    assert score(STEP, {query: "<think>" * 200_000}).errors["empty"] == 1
+    assert score(STEP, {query: "<think>" * 200_000 + "</think>" + right}).correct == 1
+    assert score(STEP, {query: "<think>a</think>" * 100_000 + right}).correct == 1
+    assert score(STEP, {query: f"{query} = " * 50_000 + " = ".join(answer)}).correct == 1
+
+
+def test_an_answer_may_stand_before_its_query():
+    chain = DIRECT.chains[0]
+    assert score(DIRECT, {chain[0]: f"The end is {chain[-1]} (from {chain[0]})."}).correct == 1
+
+
 def test_the_last_answer_counts():
     (query, answer), (_, other) = list(wanted(STEP).items())[:2]
     wrong, right = f"{query} = {' = '.join(other)}\n", f"{query} = {' = '.join(answer)}\n"

@@ -9,15 +9,13 @@ A line whose first hash is a query opens the answer to that query, and the answe
 such line, thinking text left out. A hash said twice in a row, as in "A = B, B = C", counts once.
 Of several answers to one query the last of the length asked for counts, or the last where none is
 of that length: a chain and then "so A leads to D" is one answer in steps. Where one query was asked
-and never echoed, the whole reply is its answer.
+and no line begins with it, the whole reply is its answer.
 """
 
 import re
 from collections.abc import Container, Sequence
 
-_THINKING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_THOUGHT = re.compile(r"^.*</(think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
-_THINKS_ON = re.compile(r"<(think|thinking|reasoning)>.*$", re.DOTALL | re.IGNORECASE)
+_THINKING_TAG = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(can ?not|can['’]t|could ?n['’]t|unable|sorry|won['’]t|refuse|decline|impossible"
     r"|not (possible|able|found|present|in the)|do(es)? ?n['’]t (know|appear|exist)"
@@ -27,8 +25,21 @@ _REFUSAL = re.compile(
 
 
 def without_thinking(reply: str) -> str:
-    """Return the reply without its thinking text, also where a tag is missing at either side."""
-    return _THINKS_ON.sub("", _THOUGHT.sub("", _THINKING.sub("", reply)))
+    """Return the reply without its thinking text, also where a tag is missing at either side.
+
+    One pass: models that run in circles write a tag ten thousand times.
+    """
+    kept: list[str] = []
+    at, thinking = 0, False
+    for tag in _THINKING_TAG.finditer(reply):
+        if not thinking:
+            kept.append(reply[at : tag.start()])
+            if tag[1]:  # nothing was open, so its opening tag was cut off
+                kept.clear()
+        at, thinking = tag.end(), not tag[1]
+    if not thinking:
+        kept.append(reply[at:])
+    return "\n".join(kept)
 
 
 def is_refusal(reply: str) -> bool:
@@ -60,7 +71,7 @@ def find_answers(
             if text != (answer[-1] if answer else query):
                 answer.append(text)
     if len(queries) == 1 and not query:
-        return {queries[0]: everything}
+        return {queries[0]: [text for text in everything if text != queries[0]]}
     return {query: _choose(answers, count) for query, answers in given.items()}
 
 

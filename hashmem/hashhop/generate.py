@@ -14,7 +14,7 @@ them, so no answer helps with another.
 Layout of the text: n lines of 2 · hash_length + 3 letters and a newline after every one, also the
 last, so that pieces can be joined. Length n · (2 · hash_length + 4) characters, all ASCII.
 
-A sample is immutable and may be read from several threads.
+A sample does not change once it is made and may be read from several threads.
 """
 
 import hashlib
