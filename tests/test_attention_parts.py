@@ -1,6 +1,8 @@
 """attend and merge against attention written out in float64."""
 
+import tracemalloc
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -324,3 +326,24 @@ BAD_MERGES = [
 def test_bad_merges_are_named(bad, error, words):
     with pytest.raises(error, match=words):
         merge(bad)
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_number_of_keys():
+    q, k = np.ones((64, 4), np.float32), np.ones((1 << 18, 4), np.float16)
+    scores = 64 * len(k) * 4  # 64 MiB as float32
+    assert peak_bytes(lambda: attend(q, k, k, np.ones(len(k), bool))) < scores / 4
+
+
+def test_grouped_heads_do_not_repeat_the_keys():
+    q, k = np.ones((64, 1, 32), np.float32), np.ones((1, 1 << 14, 32), np.float32)
+    repeated = 64 * k.nbytes  # 128 MiB
+    assert peak_bytes(lambda: attend(q, k, k)) < repeated / 8

@@ -27,6 +27,7 @@ class Boxes(NamedTuple):
     upper: Floats  # (..., chunks, d), 0 for a chunk without keys
     lengths: NDArray[np.int64]  # (chunks,) keys a chunk
     norms: NDArray[np.float64]  # (chunks,) largest Euclidean norm of a value, over all heads
+    reach: float  # no key is longer than this
 
 
 def chunk_boxes(keys: ArrayLike, values: ArrayLike, offsets: ArrayLike) -> Boxes:
@@ -39,10 +40,8 @@ def chunk_boxes(keys: ArrayLike, values: ArrayLike, offsets: ArrayLike) -> Boxes
 
     >>> import numpy as np
     >>> boxes = chunk_boxes(np.array([[1.0, 5.0], [2.0, 4.0], [9.0, 9.0]]), np.eye(3), [0, 2, 3])
-    >>> boxes.lower, boxes.upper
-    (array([[1., 4.],
-           [9., 9.]]), array([[2., 5.],
-           [9., 9.]]))
+    >>> boxes.lower.tolist(), boxes.upper.tolist()
+    ([[1.0, 4.0], [9.0, 9.0]], [[2.0, 5.0], [9.0, 9.0]])
     """
     keys, values = floats("keys", keys), floats("values", values)
     starts = checked_offsets(offsets, keys, values)
@@ -56,7 +55,8 @@ def chunk_boxes(keys: ArrayLike, values: ArrayLike, offsets: ArrayLike) -> Boxes
         lower[..., held, :] = np.minimum.reduceat(keys, starts[held], axis=-2)
         upper[..., held, :] = np.maximum.reduceat(keys, starts[held], axis=-2)
         norms[held] = np.maximum.reduceat(row_norms(values), starts[held])
-    return Boxes(lower, upper, lengths, norms)
+    reach = row_norms(np.maximum(np.abs(lower), np.abs(upper))).max(initial=0.0)
+    return Boxes(lower, upper, lengths, norms, float(reach))
 
 
 def checked_offsets(offsets: ArrayLike, keys: Floats, values: Floats) -> NDArray[np.int64]:

@@ -228,8 +228,7 @@ def _rounding(queries: Floats, boxes: Boxes, local_k: Floats, part: Part) -> Sha
     Numerical Algorithms, 2002, section 3.1), scaling q and subtracting the largest score add a
     few eps of it, and the summed weights are off by some 100 eps relative at most.
     """
-    corners = np.maximum(np.abs(boxes.lower), np.abs(boxes.upper))
-    reach = max(_longest(row_norms(corners)), _longest(row_norms(local_k)))
+    reach = max(boxes.reach, _longest(row_norms(local_k)))
     lengths = np.sqrt(np.einsum("...d,...d->...", queries, queries, dtype=np.float64))
     eps = float(np.finfo(part.output.dtype).eps)
     slack: Shares = eps * ((queries.shape[-1] + 4) * reach * lengths + 100)
