@@ -33,15 +33,17 @@ ALWAYS_INLINE uint64_t load_words(const uint8_t *from, size_t bytes) {
     return pair;
 }
 
+ALWAYS_INLINE void add_words(uint64_t pair, const uint64_t *keys, uint64_t *a, uint64_t *b) {
+    const uint64_t first = (uint32_t)pair, second = pair >> 32;
+    *a += (keys[1] + first) * (keys[2] + second);
+    *b += (keys[SUM_KEYS + 1] + first) * (keys[SUM_KEYS + 2] + second);
+}
+
 ALWAYS_INLINE uint64_t hash_digest(const uint8_t *digest, size_t width, const uint64_t *keys) {
-    const uint64_t *k = keys, *l = keys + SUM_KEYS;
-    uint64_t a = *k++, b = *l++;
-    for (size_t at = 0; at < width; at += 8, k += 2, l += 2) {
-        const uint64_t pair = load_words(digest + at, width - at < 8 ? width - at : 8);
-        const uint64_t first = (uint32_t)pair, second = pair >> 32;
-        a += (k[0] + first) * (k[1] + second);
-        b += (l[0] + first) * (l[1] + second);
-    }
+    uint64_t a = keys[0], b = keys[SUM_KEYS];
+    size_t at = 0;
+    for (; at + 8 <= width; at += 8) add_words(load_words(digest + at, 8), keys + at / 4, &a, &b);
+    if (at < width) add_words(load_words(digest + at, width - at), keys + at / 4, &a, &b);
     uint64_t h = (a & 0xffffffff00000000u) | b >> 32;
     h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;
     h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53u;

@@ -58,7 +58,6 @@ class DigestTable(MutableMapping[bytes, int]):
     _max_load: ClassVar[float]
     _highest_load: ClassVar[float]
     _most_entries: ClassVar[int]
-    _growth: ClassVar[float]
     _room: int  # entries the index takes before it must grow
 
     def __init__(
@@ -105,7 +104,7 @@ class DigestTable(MutableMapping[bytes, int]):
         """Fill the empty index with all entries. The longest probe, where building sees it."""
 
     @abstractmethod
-    def _kernel_find(self, queries: Digests, out: Values, missing: int) -> None: ...
+    def _kernel_find(self, queries: Digests | bytes, out: Values, missing: int) -> None: ...
 
     @abstractmethod
     def _kernel_insert(
@@ -278,24 +277,27 @@ class DigestTable(MutableMapping[bytes, int]):
         self.compact()
 
     def _grow(self, expected: int) -> None:
+        """Make room for more entries: for `expected` in all, as far as that can be trusted."""
         if self._count >= self._most_entries:
             raise TableFullError(
                 f"{type(self).__name__} holds at most {self._most_entries} entries"
             )
-        expected = min(expected, MOST_AHEAD * self._count + SMALLEST, self._most_entries)
+        expected = min(expected, MOST_AHEAD * self._count + SMALLEST)
         if self._count >= self._capacity:
-            by_eighth = self._count + self._count // 8 + SMALLEST
-            self._resize(min(max(by_eighth, expected), self._most_entries))
+            self._resize(self._bounded(max(expected, _with_slack(self._count))))
         if self._count >= self._room:
             self._strikes = 0
-            by_factor = int(self._count * self._growth) + SMALLEST
-            self._rebuild(min(max(by_factor, expected), self._most_entries))
+            # A quarter more than expected, so that the next batch does not double the index.
+            self._rebuild(self._bounded(max(expected + expected // 4, 2 * self._count)))
+
+    def _bounded(self, entries: int) -> int:
+        return min(entries, self._most_entries)
 
     def _shrink_if_far_too_large(self) -> None:
-        if self._capacity > 2 * self._count + 2 * SMALLEST:
-            self._resize(self._count + self._count // 8 + SMALLEST)
-        if self._room > 4 * self._count + 16 * SMALLEST:
-            self._rebuild(int(self._count * self._growth) + SMALLEST)
+        if self._capacity > 2 * _with_slack(self._count):
+            self._resize(_with_slack(self._count))
+        if self._room > 4 * (self._count + SMALLEST):
+            self._rebuild(2 * self._count + SMALLEST)
 
     def _resize(self, capacity: int) -> None:
         self._digests.resize(capacity)
@@ -393,13 +395,17 @@ class DigestTable(MutableMapping[bytes, int]):
         return self._count
 
     def __getitem__(self, digest: bytes) -> int:
-        out = np.empty(1, np.int64)
-        query = self._one(digest)
-        self._kernel_find(query, out, missing=-1)
-        value = int(out[0])
-        if value == -1 and not self.contains(query)[0]:
+        value = self._find_one(digest, -1)
+        if value == -1 and self._find_one(digest, 0) == 0:
             raise KeyError(digest)
         return value
+
+    def _find_one(self, digest: bytes, missing: int) -> int:
+        if type(digest) is not bytes or len(digest) != self._width:
+            digest = self._one(digest).tobytes()
+        out = np.empty(1, np.int64)
+        self._kernel_find(digest, out, missing)
+        return int(out[0])
 
     def __setitem__(self, digest: bytes, value: SupportsIndex) -> None:
         self.insert(self._one(digest), [operator.index(value)])
@@ -411,7 +417,7 @@ class DigestTable(MutableMapping[bytes, int]):
     def __contains__(self, digest: object) -> bool:
         if not isinstance(digest, bytes) or len(digest) != self._width:
             return False
-        return bool(self.contains(self._one(digest))[0])
+        return self._find_one(digest, -1) != -1 or self._find_one(digest, 0) != 0
 
     def __iter__(self) -> Iterator[bytes]:
         count, rows = self._count, self._rows
@@ -448,6 +454,11 @@ class DigestTable(MutableMapping[bytes, int]):
                 f"digests must have shape (n, {self._width}) for this table, got {array.shape}"
             )
         return np.ascontiguousarray(array)
+
+
+def _with_slack(entries: int) -> int:
+    """Room for a sixteenth more: growing an entry array moves no bytes, so steps can be small."""
+    return entries + entries // 16 + SMALLEST
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

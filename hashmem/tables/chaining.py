@@ -26,7 +26,6 @@ class ChainingTable(DigestTable):
     _max_load = 2.0  # entries a bucket
     _highest_load = 8.0
     _most_entries = 1 << 33
-    _growth = 2.0
 
     def _make_columns(self, capacity: int) -> None:
         self._nodes = Column(capacity, (2,), np.int64)
@@ -55,7 +54,7 @@ class ChainingTable(DigestTable):
         kernels.current.chain_build(*self._table)
         return 0  # only searches see how long a chain is
 
-    def _kernel_find(self, queries: Digests, out: Values, missing: int) -> None:
+    def _kernel_find(self, queries: Digests | bytes, out: Values, missing: int) -> None:
         kernels.current.chain_find(*self._table, queries, out, missing)
 
     def _kernel_insert(

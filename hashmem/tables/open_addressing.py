@@ -16,6 +16,7 @@ from hashmem.kernels.reference.open_addressing import (
     SATURATED,
     SLOTS,
     entries_at,
+    stride_of,
     tag_of,
 )
 from hashmem.tables.base import NO_LIMIT, Digests, DigestTable, Flags, Values
@@ -31,10 +32,9 @@ class OpenAddressingTable(DigestTable):
     Takes 8 to 12 bytes an entry beyond digest and value; up to 2^34 entries.
     """
 
-    _max_load = 0.85  # entries a slot
-    _highest_load = 0.9
+    _max_load = 0.8  # entries a slot
+    _highest_load = 0.85
     _most_entries = 1 << 34
-    _growth = 2.0
 
     def _make_columns(self, capacity: int) -> None:
         self._values = Column(capacity, (), np.int64)
@@ -43,7 +43,7 @@ class OpenAddressingTable(DigestTable):
         self._values.resize(capacity)
 
     def _make_index(self, entries: int) -> None:
-        n_buckets = max(1, -int(-entries // (self._load * SLOTS)))
+        n_buckets = max(1, -int(-entries // (self._load * SLOTS))) | 1
         self._buckets: NDArray[np.uint8] = zeros(0).reshape(0, LINE)  # free the old one first
         self._buckets = zeros(n_buckets * LINE).reshape(n_buckets, LINE)
         self._room = max(entries, int(n_buckets * SLOTS * self._load))
@@ -63,7 +63,7 @@ class OpenAddressingTable(DigestTable):
         longest: int = kernels.current.open_build(*self._table, self._expected_longest)
         return longest
 
-    def _kernel_find(self, queries: Digests, out: Values, missing: int) -> None:
+    def _kernel_find(self, queries: Digests | bytes, out: Values, missing: int) -> None:
         kernels.current.open_find(*self._table, queries, out, missing)
 
     def _kernel_insert(
@@ -105,15 +105,31 @@ class OpenAddressingTable(DigestTable):
     def _columns_nbytes(self) -> int:
         return self._values.nbytes
 
-    def _homes_and_buckets(self, hashes: NDArray[np.uint64]) -> tuple[Values, Values]:
-        """The bucket each entry's search starts from, and the bucket it is in."""
-        bucket, slot = np.nonzero(self._buckets[:, :SLOTS])
-        lies_in = np.zeros(self._count, np.int64)
-        lies_in[entries_at(self._buckets, bucket, slot)] = bucket
-        return bucket_of(hashes, len(self._buckets)), lies_in
+    def _probes(self, hashes: NDArray[np.uint64]) -> tuple[Values, Values]:
+        """How many buckets each entry's search touches (count,), 0 where it never comes to the
+        entry; and how many searches pass each bucket (n_buckets,)."""
+        buckets, n_buckets = self._buckets, len(self._buckets)
+        bucket, slot = np.nonzero(buckets[:, :SLOTS])
+        lies_in = np.full(self._count, -1)
+        lies_in[entries_at(buckets, bucket, slot)] = bucket
+        at, stride, pending = (
+            bucket_of(hashes, n_buckets),
+            stride_of(hashes),
+            np.arange(self._count),
+        )
+        probes, passing = np.zeros(self._count, np.int64), np.zeros(n_buckets, np.int64)
+        for probe in range(1, n_buckets + 1):
+            there = at == lies_in[pending]
+            probes[pending[there]] = probe
+            pending, at, stride = pending[~there], at[~there], stride[~there]
+            if not len(pending):
+                break
+            passing += np.bincount(at, minlength=n_buckets)
+            at = (at + stride) % n_buckets
+        return probes, passing
 
     def _check_index(self, hashes: NDArray[np.uint64]) -> None:
-        buckets, n_buckets = self._buckets, len(self._buckets)
+        buckets = self._buckets
         bucket, slot = np.nonzero(buckets[:, :SLOTS])
         entries = entries_at(buckets, bucket, slot)
         self._require(
@@ -127,11 +143,8 @@ class OpenAddressingTable(DigestTable):
         free_bucket, free_slot = np.nonzero(buckets[:, :SLOTS] == 0)
         high = buckets[free_bucket, HIGH_BITS + free_slot // 4] >> (free_slot % 4 * 2) & 3
         self._require(not high.any(), "a free slot keeps the high bits of an index")
-        home, lies_in = self._homes_and_buckets(hashes)
-        steps = (lies_in - home) % n_buckets
-        passing = np.zeros(n_buckets, np.int64)
-        for step in range(int(steps.max(initial=0))):
-            np.add.at(passing, (home[steps > step] + step) % n_buckets, 1)
+        probes, passing = self._probes(hashes)
+        self._require(bool(probes.all()), "an entry is not on the path that its hash tells")
         counted = buckets[:, OVERFLOW]
         exact = counted < SATURATED
         self._require(
@@ -143,8 +156,7 @@ class OpenAddressingTable(DigestTable):
         from hashmem.kernels.reference.hashing import hash_digests
 
         n_buckets, count = len(self._buckets), self._count
-        home, lies_in = self._homes_and_buckets(hash_digests(self._rows, self._keys))
-        probes = 1 + (lies_in - home) % n_buckets
+        probes, _ = self._probes(hash_digests(self._rows, self._keys))
         hit_expected, miss_expected = open_addressing_theory(count, n_buckets, SLOTS)
         return TableStatistics(
             entries=count,
@@ -163,11 +175,15 @@ class OpenAddressingTable(DigestTable):
 
 
 def _mean_miss(passed: Flags) -> float:
-    """Mean buckets a miss touches, when it goes on from the buckets in `passed`, round the end."""
-    n = len(passed)
-    if passed.all():
-        return float(n)
-    turned = np.roll(passed, -int(np.argmin(passed)) - 1)  # ends with a bucket that stops a search
-    edges = np.diff(np.r_[0, turned.astype(np.int8), 0])
-    runs = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1)
-    return 1 + float((runs * (runs + 1) // 2).sum()) / n
+    """Mean buckets a miss touches, when it goes on from the buckets in `passed`: over all buckets
+    it can start from and all strides."""
+    n, touched = len(passed), 0
+    for stride in 1 << np.arange(8):
+        at = np.arange(n)
+        for _ in range(n):
+            touched += len(at)
+            at = at[passed[at]]
+            if not len(at):
+                break
+            at = (at + stride) % n
+    return touched / (8 * n)

@@ -41,34 +41,26 @@ def chaining_theory(entries: int, buckets: int) -> tuple[float, float]:
 
 
 def open_addressing_theory(entries: int, buckets: int, slots: int) -> tuple[float, float]:
-    """Mean buckets touched by a hit and by a miss under linear probing with buckets of `slots`.
+    """Mean buckets touched by a hit and by a miss under double hashing with buckets of `slots`.
 
-    With load a, the number of entries that pass on from one bucket to the next is Lindley's
-    recursion (1952) c' = max(0, c + Poisson(a slots) - slots), as in Knuth, vol. 3, section 6.4.
-    A hit touches 1 + E[c] / (a slots) buckets: each passing costs one entry one step. A miss goes
-    on while c > 0. Solved as a Markov chain cut off where c is no longer reached.
+    Larson, "Analysis of uniform hashing", Journal of the ACM 30 (1983): as many entries come to a
+    bucket, at home or passing by, as a Poisson variable X whose mean x solves E[min(X, slots)] =
+    entries / buckets. A hit touches x buckets / entries; a miss goes on with P(X > slots).
     """
     if not entries:
         return 1.0, 1.0
-    mean = entries / buckets
-    gap = 1 - mean / slots
-    states = int(min(2000, 40 + 40 / gap))  # the tail of c falls as exp(-2 gap c)
-    arrivals = _poisson(mean, states + slots)
-    step = np.zeros((states, states))
-    for c in range(states):
-        to = np.clip(c + np.arange(len(arrivals)) - slots, 0, states - 1)
-        np.add.at(step[c], to, arrivals)
-    # The stationary distribution: pi (step - 1) = 0 with sum 1.
-    system = np.vstack([step.T - np.eye(states), np.ones(states)])
-    stationary = np.linalg.lstsq(system, np.r_[np.zeros(states), 1.0], rcond=None)[0]
-    passing = float(stationary @ np.arange(states))
-    # further[c]: buckets a miss still looks at after one that c > 0 entries passed.
-    further = np.linalg.solve(np.eye(states - 1) - step[1:, 1:], np.ones(states - 1))
-    return 1 + passing / mean, 1 + float(stationary[1:] @ further)
+    stored = entries / buckets
+    low, high = stored, stored + 20.0 * slots
+    for _ in range(60):  # bisection, to the last bit
+        x = (low + high) / 2
+        below = _poisson(x, slots)
+        held = float(below @ np.arange(slots)) + slots * (1 - float(below.sum()))
+        low, high = (x, high) if held < stored else (low, x)
+    going_on = 1 - float(_poisson(x, slots + 1).sum())
+    return x / stored, 1 / (1 - going_on)
 
 
 def _poisson(mean: float, terms: int) -> NDArray[np.float64]:
-    k = np.arange(1, terms)
-    logs = -mean + np.r_[0.0, np.cumsum(np.log(mean) - np.log(k))]
-    p = np.exp(logs)
-    return np.asarray(p / p.sum())
+    """P(X = 0), …, P(X = terms - 1) of a Poisson variable."""
+    logs = np.log(mean) - np.log(np.arange(1, terms))
+    return np.asarray(np.exp(-mean + np.r_[0.0, np.cumsum(logs)]))

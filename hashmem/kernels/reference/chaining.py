@@ -80,13 +80,14 @@ def chain_find(
     nodes: Nodes,
     width: int,
     count: int,
-    queries: Digests,
+    queries: Digests | bytes,
     out: Rows,
     missing: int,
 ) -> None:
     """Write to `out` (n,) the value of each of `queries` (n, width), or `missing`."""
-    for start in range(0, len(queries), BLOCK):
-        block = queries[start : start + BLOCK]
+    asked = np.frombuffer(queries, np.uint8).reshape(-1, width)
+    for start in range(0, len(asked), BLOCK):
+        block = asked[start : start + BLOCK]
         entry, _ = _locate(heads, digests, nodes, count, block, hash_digests(block, keys))
         out[start : start + BLOCK] = np.where(entry < 0, missing, nodes[entry, 1])
 

@@ -3,7 +3,7 @@
 Every kernel starts with the table: `buckets` uint8 (n, 64), `keys`, `digests` uint8
 (capacity, width), `values` int64 (capacity,), `width` and `count`, the entries in use.
 Batches are worked on in blocks, each in rounds: all pending digests look at one bucket together,
-those that must go on look at the next. Expected O(1) rounds.
+those that must go on look at their next. Expected O(log n) rounds, few of them with many digests.
 """
 
 import numpy as np
@@ -62,10 +62,9 @@ def _count_passing(buckets: Buckets, at: Rows, step: int) -> None:
     buckets[touched, OVERFLOW] = np.clip(after, 0, SATURATED)
 
 
-def _next(at: Rows, n_buckets: int) -> Rows:
-    at = at + 1
-    at[at == n_buckets] = 0
-    return at
+def stride_of(hashes: Hashes) -> Rows:
+    """How many buckets further each search goes: a power of two, 1 to 128."""
+    return np.int64(1) << (hashes & np.uint64(7)).astype(np.int64)
 
 
 def _locate(
@@ -76,6 +75,7 @@ def _locate(
     entry, bucket, slot = np.full(n, -1), np.zeros(n, np.int64), np.zeros(n, np.int64)
     stored, asked = wide(digests), wide(queries)
     pending, at, tags = np.arange(n), bucket_of(hashes, len(buckets)), tag_of(hashes)
+    stride = stride_of(hashes)
     for _ in range(len(buckets)):
         lines = buckets[at, : OVERFLOW + 1]
         row, column = np.nonzero(lines[:, :SLOTS] == tags[:, None])
@@ -91,17 +91,19 @@ def _locate(
         go_on[row] = False
         if not go_on.any():
             break
-        pending, at, tags = pending[go_on], _next(at[go_on], len(buckets)), tags[go_on]
+        pending, tags, stride = pending[go_on], tags[go_on], stride[go_on]
+        at = (at[go_on] + stride) % len(buckets)
     return entry, bucket, slot
 
 
 def _place(buckets: Buckets, hashes: Hashes, entries: Rows) -> int:
     """Put `entries`, known to be new, into free slots. How many buckets the longest probe took."""
-    at, tags, probes = bucket_of(hashes, len(buckets)), tag_of(hashes), 0
+    at, tags, stride = bucket_of(hashes, len(buckets)), tag_of(hashes), stride_of(hashes)
+    probes = 0
     while len(at) and probes < len(buckets):
         probes += 1
         order = np.argsort(at, kind="stable")
-        at, tags, entries = at[order], tags[order], entries[order]
+        at, tags, entries, stride = at[order], tags[order], entries[order], stride[order]
         starts = np.flatnonzero(np.r_[True, at[1:] != at[:-1]])
         sizes = np.diff(np.r_[starts, len(at)])
         rank = np.arange(len(at)) - np.repeat(starts, sizes)
@@ -113,9 +115,9 @@ def _place(buckets: Buckets, hashes: Hashes, entries: Rows) -> int:
         buckets[at[fits], slot] = tags[fits]
         _set_entries(buckets, at[fits], slot, entries[fits])
         passing = ~fits
-        at, tags, entries = at[passing], tags[passing], entries[passing]
+        at, tags, entries, stride = at[passing], tags[passing], entries[passing], stride[passing]
         _count_passing(buckets, at, 1)
-        at = _next(at, len(buckets))
+        at = (at + stride) % len(buckets)
     return probes
 
 
@@ -126,13 +128,14 @@ def open_find(
     values: Rows,
     width: int,
     count: int,
-    queries: Digests,
+    queries: Digests | bytes,
     out: Rows,
     missing: int,
 ) -> None:
     """Write to `out` (n,) the value of each of `queries` (n, width), or `missing`."""
-    for start in range(0, len(queries), BLOCK):
-        block = queries[start : start + BLOCK]
+    asked = np.frombuffer(queries, np.uint8).reshape(-1, width)
+    for start in range(0, len(asked), BLOCK):
+        block = asked[start : start + BLOCK]
         entry, _, _ = _locate(buckets, digests, count, block, hash_digests(block, keys))
         out[start : start + BLOCK] = np.where(entry < 0, missing, values[entry])
 
@@ -252,13 +255,14 @@ def open_delete(
         holes[removed : removed + len(first)] = entry[first]
         removed += len(first)
         bucket, slot, at = bucket[first], slot[first], bucket_of(hashes[first], n_buckets)
+        stride = stride_of(hashes[first])
         buckets[bucket, slot] = 0
         _set_entries(buckets, bucket, slot, np.zeros(len(first), np.int64))
         passed = at != bucket
         while passed.any():
-            at, bucket = at[passed], bucket[passed]
+            at, bucket, stride = at[passed], bucket[passed], stride[passed]
             _count_passing(buckets, at, -1)
-            at = _next(at, n_buckets)
+            at = (at + stride) % n_buckets
             passed = at != bucket
     return removed
 
