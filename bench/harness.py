@@ -11,7 +11,6 @@ Rules, the same for every bench:
 """
 
 import argparse
-import gc
 import importlib.metadata
 import json
 import multiprocessing
@@ -48,9 +47,7 @@ def seconds(function: Timed) -> float:
     """Return the seconds one call took; freeing its result is not counted.
 
     The garbage collector stays on, as it is for users: a call that makes many objects pays for it.
-    It starts from a clean state, so that nobody pays for another's.
     """
-    gc.collect()
     start = time.perf_counter()
     result = function()
     elapsed = time.perf_counter() - start
@@ -206,12 +203,12 @@ class Row:
 
 @dataclass
 class Headline:
-    """One ratio with the target it is held against, if there is one."""
+    """One figure, mostly a ratio, with the target it is held against, if there is one."""
 
     what: str
     samples: list[float]  # one a round
     target: float | None = None
-    at_least: bool = False  # the target is a floor for the ratio, not a ceiling
+    at_least: bool = False  # the target is what it must reach, not a ceiling
 
     @property
     def met(self) -> bool | None:
@@ -255,8 +252,18 @@ class Result:
     ) -> None:
         """Keep a headline ratio; nothing where either side did not run."""
         if numerator and denominator:
-            samples = per_round(numerator, denominator)
-            self.headlines.append(Headline(what, samples, target, at_least))
+            self.headline(what, per_round(numerator, denominator), target, at_least)
+
+    def headline(
+        self,
+        what: str,
+        samples: Sequence[float] | None,
+        target: float | None = None,
+        at_least: bool = False,
+    ) -> None:
+        """Keep a headline figure, with the target it is held against; nothing without samples."""
+        if samples:
+            self.headlines.append(Headline(what, list(samples), target, at_least))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with the summaries beside the samples."""
@@ -271,7 +278,8 @@ class Result:
         """Write `folder`/NAME.json and return its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
         return path
 
     def print(self) -> None:

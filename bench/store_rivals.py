@@ -108,7 +108,7 @@ class HashMem(Contestant):
         return read
 
     def all_bytes(self, digests: np.ndarray) -> Timed:
-        return lambda: [bytes(record) for record in self.store.get_many(digests)]
+        return lambda: list(self.store.get_many(digests))
 
     def delete(self, digests: np.ndarray) -> Timed:
         def remove() -> None:
@@ -171,32 +171,37 @@ class Lmdb(Contestant):
 
 
 class LmdbMulti(Lmdb):
-    """One entry per record, one call per batch; keys sorted within each commit."""
+    """One entry per record, many per call; keys sorted within each commit."""
 
     name = "lmdb, putmulti and getmulti"
+    keys_a_call = 100  # more make so many tracked objects at once that the collector slows it
 
     def write(self, payloads: Payloads) -> None:
         for part in self.commits(payloads):
             with self.environment.begin(write=True) as transaction:
                 transaction.cursor().putmulti(sorted(hashed(part)), overwrite=False)
 
+    def _values(self, keys: list[bytes], buffers: bool) -> Iterator[Any]:
+        with self.environment.begin(buffers=buffers) as transaction:
+            cursor = transaction.cursor()
+            for start in range(0, len(keys), self.keys_a_call):
+                for _, value in cursor.getmulti(keys[start : start + self.keys_a_call]):
+                    yield value
+
     def first_bytes(self, digests: np.ndarray) -> Timed:
         keys = as_bytes(digests)
-
-        def read() -> int:
-            with self.environment.begin(buffers=True) as transaction:
-                return sum([value[0] for _, value in transaction.cursor().getmulti(keys)])
-
-        return read
+        return lambda: sum([value[0] for value in self._values(keys, buffers=True)])
 
     def all_bytes(self, digests: np.ndarray) -> Timed:
         keys = as_bytes(digests)
+        return lambda: list(self._values(keys, buffers=False))
 
-        def read() -> list[bytes]:
-            with self.environment.begin() as transaction:
-                return [value for _, value in transaction.cursor().getmulti(keys)]
 
-        return read
+class LmdbOneGet(LmdbMulti):
+    """All keys in one call, as hashmem is asked."""
+
+    name = "lmdb, one getmulti"
+    keys_a_call = 1 << 62
 
 
 class Sqlite(Contestant):
@@ -419,4 +424,14 @@ class NamelessFile(PlainFile):
             os.fsync(self.file.fileno())
 
 
-CONTESTANTS = (HashMem, Lmdb, LmdbMulti, Sqlite, DiskCache, RocksDict, PlainFile, NamelessFile)
+CONTESTANTS = (
+    HashMem,
+    Lmdb,
+    LmdbMulti,
+    LmdbOneGet,
+    Sqlite,
+    DiskCache,
+    RocksDict,
+    PlainFile,
+    NamelessFile,
+)

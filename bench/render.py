@@ -1,0 +1,190 @@
+"""Render every bench/results/*.json into docs/benchmarks.md: no figure is written by hand.
+
+Each cell is the median over the rounds, in brackets the 10th and 90th percentile where they
+differ from it, and how many times hashmem's first row it is. "Where hashmem loses" lists every
+rival that is faster or smaller than any row of ours in the same column.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench.harness import RESULTS, ROOT, per_round, summary
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+ORDER = ("tables", "store", "imports", "demo", "memory_limit")  # first on the page; others follow
+
+INTRODUCTION = """\
+# Benchmarks
+
+This page is made by `python -m bench.render` from the results in `bench/results/`; every figure
+comes from there, with its samples. To repeat them, from a checkout on a quiet machine:
+
+```
+pip install -e .[bench]
+python -m bench
+```
+
+Rivals run in rounds, one after another, so that drift of the machine hits all alike. Cells give
+the median over the rounds, the 10th and 90th percentile in brackets, and how many times the first
+row it is, the ratio being taken within each round. Lower is better in every table. In bold: the
+lowest of each column, floors left aside. *Floors* are limits of the machine or yardsticks.
+"""
+
+
+def number(value: float) -> str:
+    """Write a figure with three significant digits, thousands apart."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def _table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    head = list(header)
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _cell(row: dict[str, Any], baseline: dict[str, Any] | None, best: float) -> str:
+    shown = summary(row["samples"])
+    middle, low, high = (number(shown[key]) for key in ("median", "p10", "p90"))
+    text = f"**{middle}**" if row["kind"] != "floor" and shown["median"] == best else middle
+    if low != middle or high != middle:
+        text += f" [{low}, {high}]"
+    if baseline is not None and baseline is not row:
+        text += f" {_times(row, baseline)}×"
+    return text
+
+
+def _times(row: dict[str, Any], baseline: dict[str, Any]) -> str:
+    return number(summary(per_round(row["samples"], baseline["samples"]))["median"])
+
+
+def _distinct(rows: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _sections(result: dict[str, Any]) -> str:
+    """Render each of the result's tables: contestants down, columns across."""
+    parts = []
+    for title in _distinct(result["rows"], "table"):
+        rows = [row for row in result["rows"] if row["table"] == title]
+        columns = _distinct(rows, "column")
+        cells: dict[tuple[str, str], str] = {}
+        for column in columns:
+            beside = [row for row in rows if row["column"] == column]
+            baseline = next((row for row in beside if row["kind"] == "ours"), None)
+            best = min((row["median"] for row in beside if row["kind"] != "floor"), default=0.0)
+            for row in beside:
+                cells[row["contestant"], column] = _cell(row, baseline, best)
+        kinds = {row["contestant"]: row["kind"] for row in rows}
+        lines = [
+            [
+                f"*{name}*" if kind == "floor" else name,
+                *(cells.get((name, column), "") for column in columns),
+            ]
+            for name, kind in kinds.items()
+        ]
+        parts.append(f"### {title}\n\n" + _table(["", *columns], lines))
+    return "\n".join(parts)
+
+
+def _headlines(results: list[dict[str, Any]]) -> str:
+    lines = []
+    for result in results:
+        for headline in result["headlines"]:
+            target = ""
+            if headline["target"] is not None:
+                sense = "≥" if headline["at_least"] else "≤"
+                target = f"{sense} {number(headline['target'])}"
+            met = {True: "yes", False: "**no**", None: ""}[headline["met"]]
+            lines.append([headline["what"], number(headline["median"]), target, met])
+    return _table(["what", "measured", "target", "met"], lines)
+
+
+def losses(result: dict[str, Any]) -> list[list[str]]:
+    """List where a rival is below ours: (table, column, our row, our median, the rivals)."""
+    found = []
+    for row in result["rows"]:
+        if row["kind"] != "ours":
+            continue
+        better = [
+            rival
+            for rival in result["rows"]
+            if rival["kind"] == "rival"
+            and (rival["table"], rival["column"]) == (row["table"], row["column"])
+            and rival["median"] < row["median"]
+        ]
+        if better:
+            better.sort(key=lambda rival: rival["median"])
+            names = ", ".join(
+                f"{rival['contestant']} {number(rival['median'])} (ours {_times(row, rival)}×)"
+                for rival in better
+            )
+            ours = number(row["median"])
+            found.append([row["table"], row["column"], row["contestant"], ours, names])
+    return found
+
+
+def _machines(results: list[dict[str, Any]]) -> str:
+    """Render each machine once, with the benches that ran on it."""
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        groups.setdefault(json.dumps(result["machine"]), []).append(result["name"])
+    parts = []
+    for described, names in groups.items():
+        lines = [[key, value] for key, value in json.loads(described).items()]
+        parts.append(f"{', '.join(names)}:\n\n" + _table(["", ""], lines))
+    return "\n".join(parts)
+
+
+def _description(result: dict[str, Any]) -> str:
+    title, _, method = result["description"].partition("\n")
+    parts = [f"## {title.rstrip('.')}", method.strip()]
+    parts.append(f"Repeat with `python -m bench.{result['name']}`.")
+    if result["left_out"]:
+        names = [f"{name} ({reason})" for name, reason in result["left_out"].items()]
+        parts.append("Left out: " + "; ".join(names) + ".")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render(results: list[dict[str, Any]]) -> str:
+    """Return the page for results as read from JSON."""
+    lost = [line for result in results for line in losses(result)]
+    parts = [
+        INTRODUCTION,
+        "## Targets\n\n" + _headlines(results),
+        "## Where hashmem loses\n\n"
+        "Every row of ours that a rival beats, from the tables below.\n\n"
+        + _table(["table", "what", "ours", "", "better, and ours as a multiple"], lost),
+    ]
+    for result in results:
+        parts += [_description(result), _sections(result)]
+    parts.append("## The machine\n\n" + _machines(results))
+    return "\n".join(parts)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Read all results in `folder`, in the page's order."""
+    found = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
+    names = [name for name in ORDER if name in found]
+    return [found[name] for name in [*names, *(name for name in found if name not in ORDER)]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Render the results into docs/benchmarks.md.")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args()
+    options.page.write_text(render(read(options.results)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
