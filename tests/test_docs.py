@@ -1,0 +1,85 @@
+"""The docs are true: every snippet runs, every doctest holds, every name and link is there."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hashmem
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")])
+MODULES = sorted(m.name for m in pkgutil.walk_packages(hashmem.__path__, "hashmem."))
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
+def test_python_snippets_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "snippet"}
+    for number, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{page.name}, python block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.name
+)
+def test_shell_snippets_run_in_order(page, tmp_path):
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": scripts + os.pathsep + os.environ["PATH"]}
+    for block in blocks(page, "sh"):
+        done = subprocess.run(
+            ["sh", "-ec", block], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name):
+    if name.endswith("_native"):
+        pytest.skip("compiled, no docstrings to run")
+    module = importlib.import_module(name)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.testmod(module, optionflags=flags).failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_public_name_is_documented():
+    listed = (ROOT / "docs/api.md").read_text()
+    for name in hashmem.__all__:
+        if not name.startswith("__"):
+            assert f"### hashmem.{name}\n" in listed
+            assert getattr(hashmem, name).__doc__, f"{name} has no docstring"
+
+
+def test_api_page_is_up_to_date(monkeypatch):
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("signatures are written differently by other versions of Python")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    build_api = importlib.import_module("build_api")
+    assert (ROOT / "docs/api.md").read_text() == build_api.render(), "run python docs/build_api.py"
+
+
+def test_readme_shows_exactly_two_commands_to_set_up():
+    first_screen = (ROOT / "README.md").read_text().split("## In Python")[0]
+    commands = re.findall(r"^```\n(.*?)^```", first_screen, re.DOTALL | re.MULTILINE)
+    assert [command.count("\n") for command in commands] == [1, 1]
+    assert commands[0].endswith("hashmem demo\n")
+    assert commands[1].endswith("pytest\n")
