@@ -186,6 +186,25 @@ def test_certified_mass_reads_nothing_that_is_left_out(library):
         np.testing.assert_array_equal(field, expected)
 
 
+def test_certified_mass_allows_for_the_rounding_of_large_scores(library):
+    """Chunks of one key, where a box is exact and only float32 rounding could break the bound."""
+    keys, values, _ = library
+    keys, q = keys * 50, keys[::5] * 50  # scores up to 2500, off by up to 1e-4
+    offsets = np.arange(len(keys) + 1)
+    result = attend_chunks(q, keys, values, offsets, top=20, scale=1.0, mass="boxes")
+    share = exact_share(q, keys, rows_of(result.selected, offsets), 1.0)
+    assert (result.captured <= share * (1 + 1e-15)).all()
+
+
+@pytest.mark.parametrize("mass", ["exact", "boxes"])
+def test_bound_counts_long_local_values(mass):
+    q, keys, values = np.ones((1, 2)), np.ones((2, 2)), np.zeros((2, 1))
+    local = np.ones((1, 2)), np.full((1, 1), 90.0)
+    result = attend_chunks(q, keys, values, [0, 1, 2], top=1, local=local, mass=mass)
+    assert result.output[0, 0] == 45  # of two keys; with the third it is 30
+    assert result.bound[0] == pytest.approx(2 * 90 / 3)
+
+
 def test_selection_is_by_summary_where_given_else_by_box():
     keys = np.array([[9.0, 0], [0, 1], [0, 1], [0, 2]])
     values, offsets = np.eye(4), [0, 1, 3, 4]
@@ -249,6 +268,11 @@ BAD = [
     ({"offsets": np.zeros((0,), int)}, ValueError, r"offsets is int64 of shape \(0,\)"),
     ({"values": np.ones((3, 5))}, ValueError, "keys.*and values.*differ in length"),
     ({"keys": NAN_KEYS}, ValueError, r"keys holds nan at \(1, 0\)"),
+    (
+        {"summaries": np.ones((2, 3)), "values": np.where(np.eye(4, 5, -3) > 0, np.nan, 1.0)},
+        ValueError,
+        r"values holds nan at \(3, 0\)",  # in the chunk that is left out
+    ),
     ({"q": np.ones((2, 2))}, ValueError, "q and k differ in width"),
     ({"q": np.full((2, 3), np.nan)}, ValueError, r"q holds nan at \(0, 0\)"),
     ({"keys": np.ones((4, 3), int)}, TypeError, "keys has dtype int64"),

@@ -149,6 +149,8 @@ def attend_chunks(
     captured, missed = _shares(part.lse, left)
     stored = row_norms(values) if boxes is None else boxes.norms
     longest = max(_longest(stored), _longest(row_norms(local_v)))
+    if not np.isfinite(longest):
+        check_finite("values", values)
     return ChunkAttention(*part, selected, captured, 2 * missed * longest)
 
 
