@@ -38,7 +38,7 @@ Flags = NDArray[np.bool_]  # (n,)
 
 SMALLEST = 8  # entries that every table has room for
 MOST_AHEAD = 8  # times the present size: how far a table grows at once for a batch under way
-TRIES = 3  # reseeds in a row before a table doubles, and doublings before it accepts what it sees
+TRIES = 3  # reseeds in a row that a table takes before it changes its mind about the cause
 NO_LIMIT = 1 << 62
 
 
@@ -69,8 +69,9 @@ class DigestTable(MutableMapping[bytes, int]):
         capacity: int = 0,
     ) -> None:
         self._width = _integer("width", width, MIN_WIDTH, MAX_WIDTH)
-        if seed is not None:
-            seed = _integer("seed", seed, 0, 2**128 - 1)
+        self._take_seed(
+            secrets.randbits(128) if seed is None else _integer("seed", seed, 0, 2**128 - 1)
+        )
         self._load = self._max_load if max_load is None else float(max_load)
         if not 0.1 <= self._load <= self._highest_load:
             raise ValueError(
@@ -79,7 +80,6 @@ class DigestTable(MutableMapping[bytes, int]):
             )
         self._count = 0
         self._reseeds = self._strikes = 0
-        self._take_seed(seed)
         self._capacity = max(SMALLEST, _integer("capacity", capacity, 0, self._most_entries))
         self._digests = Column(self._capacity, (self._width,), np.uint8)
         self._make_columns(self._capacity)
@@ -247,7 +247,7 @@ class DigestTable(MutableMapping[bytes, int]):
             processed, self._count, longest = answer
             done += processed
             if longest > limit:
-                self._reseed()
+                self._rebuild(self._strike(self._room))
             elif done < n:
                 added = self._count - before
                 # If what is left holds new digests as often as what was done:
@@ -308,23 +308,23 @@ class DigestTable(MutableMapping[bytes, int]):
         """Build a new index for up to `entries` entries."""
         self._make_index(entries)
         while self._build() > self._expected_longest:
-            self._strike()
+            entries = self._strike(entries)
             self._make_index(entries)
 
-    def _reseed(self) -> None:
-        entries = self._room
-        self._strike()
-        self._rebuild(entries if self._strikes <= TRIES else 2 * entries)
+    def _strike(self, entries: int) -> int:
+        """Take a new seed, since a probe was too long. For how many entries to build the index.
 
-    def _strike(self) -> None:
-        """Take a new seed. Beyond 2 * TRIES in a row the digests, not the seed, are at fault (or
-        the hash is broken): `_expected_longest` then accepts any length."""
+        After `TRIES` in a row the load may be at fault, so the index doubles. After as many again
+        the hash must be: from then on any length is accepted, slow but right, until the next
+        growth.
+        """
         self._strikes += 1
         self._reseeds += 1
-        self._take_seed(None)
+        self._take_seed(secrets.randbits(128))
+        return entries if self._strikes <= TRIES else self._bounded(2 * entries)
 
-    def _take_seed(self, seed: int | None) -> None:
-        self._seed = secrets.randbits(128) if seed is None else seed
+    def _take_seed(self, seed: int) -> None:
+        self._seed = seed
         self._keys = expand_keys(self._seed)
 
     @property

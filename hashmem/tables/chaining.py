@@ -35,8 +35,7 @@ class ChainingTable(DigestTable):
 
     def _make_index(self, entries: int) -> None:
         n_buckets = max(1, -int(-entries // self._load))
-        self._heads: NDArray[np.uint64] = zeros(0).view(np.uint64)  # free the old one first
-        self._heads = zeros(n_buckets * 8).view(np.uint64)
+        self._heads: NDArray[np.uint64] = zeros(n_buckets * 8).view(np.uint64)
         self._room = max(entries, int(n_buckets * self._load))
 
     @property

@@ -7,10 +7,13 @@ stay valid: they keep the memory they were made from.
 """
 
 import mmap
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hashmem.errors import TableFullError
 
 LINE = 64  # bytes
 MAPPED = 1 << 20  # 1 MiB: below this, copying is cheaper than system calls
@@ -32,7 +35,10 @@ def _aligned(size: int) -> Bytes:
 
 def _map(size: int) -> mmap.mmap:
     # Private, so that a forked child has its own copy.
-    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise TableFullError(f"no memory for {size} bytes more: {error}") from error
     _advise(mapping)
     return mapping
 
@@ -40,7 +46,8 @@ def _map(size: int) -> mmap.mmap:
 def _advise(mapping: mmap.mmap) -> None:
     """Ask for huge pages: a random read then misses the cache, but seldom the TLB too."""
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        mapping.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a kernel built without them
+            mapping.madvise(mmap.MADV_HUGEPAGE)
 
 
 class Column(Generic[Item]):
@@ -59,24 +66,31 @@ class Column(Generic[Item]):
         return self.rows.nbytes
 
     def resize(self, capacity: int) -> None:
-        """Make room for `capacity` rows, keeping the first ones. O(1) where pages can move."""
-        size, old = capacity * self._row_bytes, self._mapping
-        if old is not None and size >= MAPPED:
-            kept, self.rows = self.rows, self._view(zeros(0))
-            del kept  # the mapping moves only when no array speaks of it any more
-            try:
-                old.resize(size)
-            except (BufferError, SystemError):  # views are alive; or the system has no mremap
-                self.rows = self._view(np.frombuffer(old, np.uint8))
-            else:
-                _advise(old)
-                self.rows = self._view(np.frombuffer(old, np.uint8))
-                return
-        self._mapping = _map(size) if size >= MAPPED else None
-        fresh = np.frombuffer(self._mapping, np.uint8) if self._mapping else _aligned(size)
-        before, self.rows = self.rows, self._view(fresh)
-        kept_rows = min(len(before), capacity)
-        self.rows[:kept_rows] = before[:kept_rows]
+        """Make room for `capacity` rows, keeping the first ones. O(1) where pages can move.
+
+        Raises `TableFullError`, with the rows as they were, where there is no memory.
+        """
+        size = capacity * self._row_bytes
+        old = self._mapping
+        if old is not None and size >= MAPPED and self._move_pages(old, size):
+            return
+        mapping = _map(size) if size >= MAPPED else None
+        fresh = self._view(_aligned(size) if mapping is None else np.frombuffer(mapping, np.uint8))
+        kept = min(len(self.rows), capacity)
+        fresh[:kept] = self.rows[:kept]
+        self.rows, self._mapping = fresh, mapping
+
+    def _move_pages(self, mapping: mmap.mmap, size: int) -> bool:
+        """Resize the mapping itself. Whether that was possible."""
+        self.rows = self._view(zeros(0))  # pages move only when no array speaks of them any more
+        try:
+            mapping.resize(size)
+            _advise(mapping)
+        except (BufferError, OSError, SystemError):  # a view is alive, no room, or no mremap here
+            return False
+        finally:
+            self.rows = self._view(np.frombuffer(mapping, np.uint8))
+        return True
 
     def _view(self, raw: Bytes) -> NDArray[Item]:
         return raw.view(self._dtype).reshape(-1, *self._row)

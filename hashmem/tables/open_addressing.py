@@ -44,8 +44,7 @@ class OpenAddressingTable(DigestTable):
 
     def _make_index(self, entries: int) -> None:
         n_buckets = max(1, -int(-entries // (self._load * SLOTS))) | 1
-        self._buckets: NDArray[np.uint8] = zeros(0).reshape(0, LINE)  # free the old one first
-        self._buckets = zeros(n_buckets * LINE).reshape(n_buckets, LINE)
+        self._buckets: NDArray[np.uint8] = zeros(n_buckets * LINE).reshape(n_buckets, LINE)
         self._room = max(entries, int(n_buckets * SLOTS * self._load))
 
     @property
