@@ -109,12 +109,13 @@ def small_blocks(monkeypatch):
 with_small_blocks = pytest.mark.usefixtures("small_blocks")
 
 
-@pytest.mark.parametrize("block", [3, 128])
+@pytest.mark.parametrize(("block", "scores"), [(3, 1), (3, 24), (512, 1 << 20)])
 @given(problems(), st.sampled_from([None, 0.5, -1.0, 0.0]))
-def test_attend_is_softmax_attention(block, problem, scale):
+def test_attend_is_softmax_attention(block, scores, problem, scale):
+    """Whether keys, queries, both or none are taken in several blocks."""
     q, k, v, mask = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "SCORES_PER_BLOCK", 1)
+        patch.setattr(parts, "SCORES_PER_BLOCK", scores)
         patch.setattr(parts, "SMALLEST_BLOCK", block)
         part = attend(q, k, v, mask, scale)
     assert part.output.dtype == (np.float64 if q.dtype == np.float64 else np.float32)

@@ -196,6 +196,18 @@ def test_certified_mass_allows_for_the_rounding_of_large_scores(library):
     assert (result.captured <= share * (1 + 1e-15)).all()
 
 
+def test_certified_mass_allows_for_the_coarser_of_two_dtypes(library):
+    """float64 local keys do not make the chunks' float32 scores exact."""
+    keys, values, _ = library
+    keys, q = keys * 50, keys[::5] * 50
+    offsets = np.arange(len(keys) + 1)
+    local = np.zeros((1, WIDTH)), np.zeros((1, WIDTH))
+    result = attend_chunks(q, keys, values, offsets, top=20, local=local, scale=1.0, mass="boxes")
+    read = np.append(rows_of(result.selected, offsets), True)
+    share = exact_share(q, np.concatenate([keys, local[0]]), read, 1.0)
+    assert (result.captured <= share * (1 + 1e-15)).all()
+
+
 @pytest.mark.parametrize("mass", ["exact", "boxes"])
 def test_bound_counts_long_local_values(mass):
     q, keys, values = np.ones((1, 2)), np.ones((2, 2)), np.zeros((2, 1))

@@ -20,6 +20,7 @@ Rules
   calls may run in parallel.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Iterator
 from functools import reduce
@@ -41,7 +42,7 @@ from hashmem.attention.inputs import (
 )
 
 SCORES_PER_BLOCK = 1 << 20  # 4 MiB of float32; from 1 << 19 to 1 << 21 speed hardly differs
-SMALLEST_BLOCK = 128  # keys; below this a matrix product is mostly overhead
+SMALLEST_BLOCK = 512  # keys; queries are split before keys are taken in smaller blocks
 
 
 class Part(NamedTuple):
@@ -60,8 +61,8 @@ def attend(
 ) -> Part:
     """Attend from queries to keys: softmax(scale * q kᵀ + mask) v, with its log-sum-exp.
 
-    O(Lq * Lk * (d + dv)) time; memory O(Lq * (dv + block)) whatever Lk, for blocks of at least
-    128 keys.
+    O(Lq * Lk * (d + dv)) time. Beside the result, memory holds one block of scores whatever Lq
+    and Lk: 4 MiB in float32, or 512 keys for one query of each head where that is more.
 
     Parameters
     ----------
@@ -93,8 +94,30 @@ def attend(
     q, k, v = floats("q", q), floats("k", k), floats("v", v)
     shape = layout(q, k, v)
     dtype = working_dtype(q, k, v)
-    queries = shape.pack(scaled(q, scale, dtype))
+    q = scaled(q, scale, dtype)
     bias = None if mask is None else _Mask(mask, shape, k.shape[-2], dtype)
+    step = max(1, SCORES_PER_BLOCK // (SMALLEST_BLOCK * max(1, math.prod(shape.result))))
+    parts = [
+        _attend_queries(q, k, v, bias, shape, slice(start, min(start + step, shape.queries)))
+        for start in range(0, max(1, shape.queries), step)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return Part(
+        np.concatenate([part.output for part in parts], axis=-2),
+        np.concatenate([part.lse for part in parts], axis=-1),
+    )
+
+
+def _attend_queries(
+    q: Floats, k: Floats, v: Floats, bias: "_Mask | None", shape: Layout, some: slice
+) -> Part:
+    """Attend from the queries in the slice `some` to all keys; q is scaled."""
+    shape = shape._replace(queries=some.stop - some.start)
+    queries = shape.pack(q[..., some, :])
+    if bias is not None:
+        bias = bias.of_queries(some)
+    dtype = q.dtype
     # NumPy's own warnings are off: what they would report is either harmless here (a weight that
     # rounds to 0) or turned into an error below.
     with np.errstate(all="ignore"):
@@ -252,6 +275,14 @@ class _Mask:
             )
         self.shape, self.dtype = shape, dtype
         self.grouped = shape.pack_mask(self.given, keys)  # (..., Hkv, g, Lq, Lk), each may be 1
+
+    def of_queries(self, some: slice) -> "_Mask":
+        """Return the mask of the queries in the slice `some`."""
+        part = copy.copy(self)
+        part.shape = self.shape._replace(queries=some.stop - some.start)
+        if self.grouped.shape[-2] != 1:
+            part.grouped = self.grouped[..., some, :]
+        return part
 
     def apply(self, scores: Floats, start: int, stop: int) -> None:
         """Mask scores (..., Hkv, g * Lq, stop - start) in place."""

@@ -94,11 +94,11 @@ def attend_chunks(
         given, which reads every key and value.
     local : (k, v) or (k, v, mask), attended to in full besides the chunks.
     scale : factor of every score, 1/sqrt(d) by default.
-    mass : how the captured mass is known. "exact" scores every key that was left out, O(n * d) a
-        query and O(block) memory, and reads no value but for its norm, for which `boxes` spare
-        it. "boxes" costs O(chunks * d) a query, reads nothing that was left out, and gives a
-        certified lower bound on the mass, so an upper bound on the error. Float rounding of the
-        scores is allowed for; that of the output itself, about 1e-6 max‖v‖ in float32, is not.
+    mass : how the captured mass is known. "exact" scores every key, O(n * d) a query and a block
+        of memory, and takes the norm of every value unless `boxes` hold it. "boxes" costs
+        O(chunks * d) a query, reads nothing that was left out, and gives a certified lower bound
+        on the mass, so an upper bound on the error. Float rounding of the scores is allowed for;
+        that of the output itself, about 1e-6 max‖v‖ in float32, is not.
 
     Raises TypeError or ValueError as `attend` does, and for offsets, summaries or boxes that do
     not fit the keys.
@@ -116,7 +116,10 @@ def attend_chunks(
     starts = checked_offsets(offsets, keys, values)
     lengths = np.diff(starts)
     layout(q, keys, values)
-    queries = scaled(q, scale, working_dtype(q, keys, values))
+    local_k, local_v, local_mask = _checked_local(local, keys, values)
+    # One dtype for all parts, so that one allowance for rounding covers them.
+    q = q.astype(working_dtype(q, keys, values, local_k, local_v), copy=False)
+    queries = scaled(q, scale, q.dtype)
     if mass not in ("exact", "boxes"):
         raise ValueError(f"mass is {mass!r}: pass 'exact' or 'boxes'")
     if boxes is not None:
@@ -133,7 +136,6 @@ def attend_chunks(
     unread = np.repeat(left_out, lengths)  # (n,) the keys that are left out
 
     part = _attend_rows(q, keys, values, ~unread, scale)
-    local_k, local_v, local_mask = _checked_local(local, keys, values)
     if local is not None:
         part = _merge_local(part, attend(q, local_k, local_v, local_mask, scale))
 
@@ -174,8 +176,8 @@ def _summary_scores(queries: Floats, summaries: Floats, chunks: int) -> Floats:
         )
     check_finite("summaries", summaries)
     shape = layout(queries, summaries, summaries)
-    columns = summaries.astype(queries.dtype, copy=False).swapaxes(-1, -2)
     with np.errstate(over="ignore", invalid="ignore"):
+        columns = summaries.astype(queries.dtype, copy=False).swapaxes(-1, -2)
         scores: Floats = shape.pack(queries) @ columns
     if not np.isfinite(scores).all():
         raise_overflow("q times summaries", queries.dtype)
