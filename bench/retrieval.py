@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hashmem.retrieval import bm25, inverse_document_frequency, top_k
+from hashmem.retrieval import bm25, top_k, weigh_rare
 from hashmem.summaries import HashedNgrams, SummaryMethod, pack, row_scales
 from hashmem.text import (
     Chunk,
@@ -59,7 +59,7 @@ CHUNKERS: dict[str, Cut] = {  # in pairs of nearly equal mean size
 }
 DEFAULT = "content, 500 to 2000"
 SUMMARIES = [
-    (256, 0.0), (512, 0.0), (1024, 0.0), (1024, 0.25), (1024, 0.5), (2048, 0.0), (2048, 0.25),
+    (256, 0.0), (512, 0.0), (512, 0.25), (1024, 0.0), (1024, 0.25), (2048, 0.0),
 ]  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def line_questions(source: str, text: str, choose: random.Random) -> list[Questi
 
 
 class Index:
-    """Chunks, their summaries as stored, their words and how many chunks hold each word."""
+    """Chunks, their summaries as stored, and their words."""
 
     def __init__(self, files: list[tuple[str, str]], cut: Cut) -> None:
         self.chunks = [(source, chunk) for source, text in files for chunk in cut(text)]
@@ -123,35 +123,25 @@ class Index:
         for at, (source, _) in enumerate(self.chunks):
             self.of_source.setdefault(source, []).append(at)
         self.words = hash_words(self.texts)
-        chunk_of = np.repeat(np.arange(len(self.texts)), np.diff(self.words.offsets))
-        held = np.unique(np.stack([self.words.hashes, chunk_of.astype(np.uint64)]), axis=1)[0]
-        self.terms, self.containing = np.unique(held, return_counts=True)
 
     def summarise(self, method: SummaryMethod) -> None:
         self.method = method
         self.rows = np.asfortranarray(pack(method.encode(self.texts), method.dtype))
         self.scales = row_scales(self.rows)
 
-    def idf(self, hashes: np.ndarray) -> np.ndarray:
-        at = np.minimum(np.searchsorted(self.terms, hashes), len(self.terms) - 1)
-        containing = np.where(self.terms[at] == hashes, self.containing[at], 0)
-        return inverse_document_frequency(containing, len(self.texts))
-
     def by_summary(self, query: str, k: int) -> np.ndarray:
-        return top_k(self.rows, self.method.encode_query(query, self.idf), k, self.scales)[0]
+        asked = weigh_rare(self.method.encode_query(query), self.rows, len(self.rows))
+        return top_k(self.rows, asked, k, self.scales)[0]
 
     def by_text(self, query: str, candidates: np.ndarray) -> np.ndarray:
         asked = hash_words([query]).hashes
         asked = asked[~is_stop_word(asked)]
-        parts = [
-            self.words.hashes[self.words.offsets[at] : self.words.offsets[at + 1]]
-            for at in candidates
-        ]
-        if not len(asked) or not parts:
+        if not len(asked) or not len(candidates):
             return candidates[:0]
-        offsets = np.cumsum([0, *map(len, parts)])
-        mean = len(self.words.hashes) / len(self.texts)
-        scores = bm25(asked, self.idf(asked), HashedWords(np.concatenate(parts), offsets), mean)
+        offsets = self.words.offsets
+        parts = [self.words.hashes[offsets[at] : offsets[at + 1]] for at in candidates]
+        held = HashedWords(np.concatenate(parts), np.cumsum([0, *map(len, parts)]))
+        scores = bm25(asked, held, len(self.texts))
         return candidates[np.argsort(-scores, kind="stable")]
 
     def right(self, question: Question) -> set[int]:
@@ -232,10 +222,10 @@ def main() -> None:
         "python": platform.python_version(), "machine": platform.machine(),
     }  # fmt: skip
     rows = []
-    settings = [(name, 1024, 0.25) for name in CHUNKERS if name != DEFAULT]
+    settings = [(name, 512, 0.0) for name in CHUNKERS if name != DEFAULT]
     settings += [(DEFAULT, dims, weight) for dims, weight in SUMMARIES]
     if options.quick:
-        settings = [(DEFAULT, 1024, 0.25)]
+        settings = [(DEFAULT, 512, 0.0)]
     built: tuple[str, Index | None] = ("", None)
     for name, dims, weight in settings:
         if built[0] != name:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["scores_of", "top_k"]
+from hashmem.retrieval.bm25 import inverse_document_frequency
+
+__all__ = ["scores_of", "top_k", "weigh_rare"]
 
 _BLOCK = 4096  # rows a step
 _SPARSE = 8  # a query with fewer than one value in so many not zero is taken column by column
@@ -41,6 +43,22 @@ def top_k(
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     scores = scores_of(rows, query, scales)
     return best(scores, k)
+
+
+def weigh_rare(query: NDArray[np.float32], rows: NDArray[Any], total: int) -> NDArray[np.float32]:
+    """Multiply each value of `query` (dims,) by how rare it is among `rows` (n, dims).
+
+    A value that r of `total` rows share, with the same sign, is worth ln(1 + (total - r + ½) /
+    (r + ½)), as a word in BM25. For rows that are mostly zero. Where hashing put several words in
+    one place it weighs the place, crowded or not, and finds better for it than the words' own
+    rarity does. O(n · non-zeros).
+    """
+    weighed = query.copy()
+    for column in np.flatnonzero(query).tolist():
+        values = rows[:, column]
+        same = np.count_nonzero(values > 0 if query[column] > 0 else values < 0)
+        weighed[column] *= inverse_document_frequency(np.array(same), total)
+    return weighed
 
 
 def scores_of(

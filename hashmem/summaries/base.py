@@ -11,18 +11,15 @@ unit length.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Float32", "SummaryMethod", "TermWeights", "pack", "row_scales", "unit_rows"]
+__all__ = ["Float32", "SummaryMethod", "pack", "row_scales", "unit_rows"]
 
 Float32: TypeAlias = NDArray[np.float32]
-
-# Hashes of words (m,) → how much each says (m,), 0 or more; see `hashmem.text.hash_words`.
-TermWeights: TypeAlias = Callable[[NDArray[np.uint64]], Float32]
 
 
 class SummaryMethod(ABC):
@@ -31,16 +28,16 @@ class SummaryMethod(ABC):
     name: str  # of the method with all its parameters: rows of one name are comparable
     dims: int  # values in a row
     dtype: np.dtype[Any]  # how rows are stored: float32, float16 or int8
+    sparse: bool = False  # rows are mostly zero, and a value that few rows have says more
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Float32:
         """Summarise each text, (n, dims): unit rows, or zero where a text says nothing."""
 
-    def encode_query(self, text: str, weights: TermWeights | None = None) -> Float32:
+    def encode_query(self, text: str) -> Float32:
         """Summarise a query, (dims,), to be compared with rows of `encode`.
 
-        `weights` says how much each word tells in the collection searched; a method that knows no
-        words ignores it. Unit length, or zero where the query asks for nothing.
+        Unit length, or zero where the query asks for nothing.
         """
         row: Float32 = self.encode([text])[0]
         return row

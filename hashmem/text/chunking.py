@@ -79,7 +79,7 @@ def chunk_words(text: str, words: int = 256, overlap: int = 0) -> list[Chunk]:
     return _chunks(text, [edges[at] for at in starts], [edges[at] for at in ends], lines)
 
 
-def chunk_content(text: str, minimum: int = 400, maximum: int = 1600) -> list[Chunk]:
+def chunk_content(text: str, minimum: int = 500, maximum: int = 2000) -> list[Chunk]:
     """Cut `text` where its content says, into chunks of `minimum` to `maximum` characters.
 
     The next border is the best of those in reach: before a line that follows a blank one and is
