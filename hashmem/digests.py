@@ -24,6 +24,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from hashmem import kernels
+
 __all__ = ["WIDTHS", "BytesLike", "Digests", "as_digests", "digest", "digest_many", "hasher"]
 
 BytesLike = bytes | bytearray | memoryview | NDArray[Any]
@@ -101,6 +103,10 @@ def digest_many(
     one = hasher(algorithm, key=key)
     width = WIDTHS[algorithm]
     contents = _Slices(items, offsets) if offsets is not None else _contents(items)
+    if algorithm == "sha256" and key is None:
+        at_once = _sha256_many(contents)
+        if at_once is not None:
+            return at_once
     try:
         done = bytearray().join(map(one, contents))
     except _NOT_BYTES:
@@ -172,6 +178,37 @@ def _contents(items: Any) -> Any:
     return items if isinstance(items, list | tuple) else list(items)
 
 
+def _sha256_many(contents: Any) -> Digests | None:
+    """The digests by the batch kernel, None where hashlib is the way.
+
+    A list is joined in blocks that stay in the cache, which costs a tenth of its digests.
+    """
+    out = np.empty((len(contents), 32), np.uint8)
+    if isinstance(contents, _Slices):
+        view, offsets = contents.view, np.array(contents.bounds)
+        return out if kernels.current.sha256(view, offsets, out) else None
+    if isinstance(contents, np.ndarray):
+        offsets = np.arange(len(contents) + 1) * contents.shape[1]
+        return out if kernels.current.sha256(contents, offsets, out) else None
+    if set(map(type, contents)) != {bytes}:
+        return None  # sizes of other buffers are not their len
+    lengths = np.fromiter(map(len, contents), np.int64, len(contents))
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(contents):
+        before = int(ends[start] - lengths[start])
+        stop = max(start + 1, int(np.searchsorted(ends, before + _JOINED, side="right")))
+        block = contents[start] if stop == start + 1 else b"".join(contents[start:stop])
+        offsets = np.concatenate([[0], ends[start:stop] - before])
+        if not kernels.current.sha256(block, offsets, out[start:stop]):
+            return None
+        start = stop
+    return out
+
+
+_JOINED = 1 << 18  # 256 KiB
+
+
 class _Slices:
     """The pieces of one buffer between offsets, made when asked for."""
 
@@ -188,6 +225,9 @@ class _Slices:
                 f"look at position {at} (first {bounds[0]}, last {bounds[-1]})"
             )
         self.bounds = bounds.tolist()
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
 
     def __iter__(self) -> Iterator[memoryview]:
         view, bounds = self.view, self.bounds

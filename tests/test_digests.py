@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hashmem import digest, digest_many
+from hashmem import digest, digest_many, kernels
 from hashmem.digests import WIDTHS, as_digests, hasher
 
 algorithms = st.sampled_from(sorted(WIDTHS))
@@ -138,3 +138,30 @@ def test_as_digests():
         as_digests(array.astype(np.int64), 16)
     with pytest.raises(TypeError, match="not int"):
         as_digests(7, 16)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_sha256_around_block_borders(count):
+    text = bytes(range(256)) * 4
+    for size in [0, 1, 54, 55, 56, 57, 63, 64, 65, 118, 119, 120, 121, 128, 129, 1000]:
+        items = [text[i : i + max(0, size - i % 2)] for i in range(count)]  # sizes differ by one
+        expected = [hashlib.sha256(item).digest() for item in items]
+        assert [row.tobytes() for row in digest_many(items)] == expected
+
+
+def test_batches_larger_than_a_joined_block():
+    items = [bytes([i % 251]) * (i * 37 % 9000) for i in range(400)] + [b"x" * 600_000, b""]
+    assert [row.tobytes() for row in digest_many(items)] == [
+        hashlib.sha256(item).digest() for item in items
+    ]
+
+
+@pytest.mark.parametrize("offsets", [[0, 9], [2, 1], [-1, 2], [0]])
+def test_the_kernel_refuses_offsets_that_lie(offsets):
+    out = np.zeros((1, 32), np.uint8)
+    try:
+        could = kernels.current.sha256(b"abc", np.array(offsets), out)
+    except ValueError:
+        could = False
+    assert could is False
+    assert not out.any()

@@ -19,6 +19,7 @@ static PyMethodDef methods[] = {
     ENTRY(chain_move),
     ENTRY(hash_words),
     ENTRY(count_ngrams),
+    ENTRY(sha256),
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-"""The kernels in NumPy: the definition of every answer, and what runs where nothing was compiled."""
+"""The kernels in NumPy: the definition of every answer, and what runs where nothing compiled."""
 
 from hashmem.kernels.reference.chaining import (
     chain_build,
@@ -18,6 +18,7 @@ from hashmem.kernels.reference.open_addressing import (
     open_intern,
     open_move,
 )
+from hashmem.kernels.reference.sha256 import sha256
 
 __all__ = [
     "chain_build",
@@ -35,4 +36,5 @@ __all__ = [
     "open_insert",
     "open_intern",
     "open_move",
+    "sha256",
 ]
