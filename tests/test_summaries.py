@@ -51,7 +51,7 @@ def test_both_kernels_give_the_same_bits():
 
 
 # What is stored under a name is compared with new rows for ever: a change needs a new name.
-GOLDEN = ("hashed-ngrams-1-512-0', '7d71c6a896d5c9ed')
+GOLDEN = ("hashed-ngrams-1-512-0", "7d71c6a896d5c9ed")
 
 
 def test_stored_rows_of_a_name_never_change():
