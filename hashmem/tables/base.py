@@ -422,9 +422,9 @@ class DigestTable(MutableMapping[bytes, int]):
     def __iter__(self) -> Iterator[bytes]:
         count, rows = self._count, self._rows
         for row in rows:
+            yield row.tobytes()
             if self._count != count:
                 raise RuntimeError("the table changed size during iteration")
-            yield row.tobytes()
 
     def __repr__(self) -> str:
         return (
@@ -485,6 +485,8 @@ def _largest(array: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
 
 def _as_values(values: ArrayLike, n: int) -> Values:
     array = np.asarray(values)
+    if array.dtype == np.float64 and not isinstance(values, np.ndarray):
+        array = np.asarray(values, object)  # NumPy makes floats of [0, 2**63]: look at each
     if array.ndim != 1 or len(array) != n:
         raise ValueError(f"values must have shape ({n},), one for each digest, got {array.shape}")
     if array.dtype.kind not in "iuO" and n:

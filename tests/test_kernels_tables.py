@@ -1,0 +1,266 @@
+"""The compiled table kernels against the reference ones, and sizes that lie."""
+
+import mmap
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hashmem import kernels
+from hashmem.kernels import reference
+from hashmem.kernels.reference.hashing import expand_keys, hash_digests
+from hashmem.testing import digest_pools
+
+LIMIT = 64
+PREFIXES = ["open", "chain"]
+
+
+@pytest.fixture(scope="module")
+def native() -> ModuleType:
+    if "native" not in kernels.available:
+        pytest.skip("the compiled kernels are not there")
+    from hashmem.kernels import _native
+
+    return _native
+
+
+class State:
+    """A table as kernels see it."""
+
+    def __init__(self, prefix: str, width: int, capacity: int, seed: int = 1) -> None:
+        self.prefix, self.width, self.count = prefix, width, 0
+        self.digests = np.zeros((capacity, width), np.uint8)
+        self.keys = expand_keys(seed)
+        if prefix == "open":
+            self.index = np.zeros((capacity // 9 | 1, 64), np.uint8)
+            self.payload = np.zeros(capacity, np.int64)
+        else:
+            self.index = np.zeros(capacity // 2 + 1, np.uint64)
+            self.payload = np.zeros((capacity, 2), np.int64)
+
+    def call(self, module: ModuleType, name: str, *rest: Any) -> Any:
+        table = (self.index, self.keys, self.digests, self.payload, self.width, self.count)
+        return getattr(module, f"{self.prefix}_{name}")(*table, *rest)
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.payload if self.prefix == "open" else self.payload[:, 1]
+
+
+def insert(state: State, module: ModuleType, digests: np.ndarray, values: np.ndarray) -> Any:
+    new = np.zeros(len(digests), bool)
+    room = len(state.digests)
+    done, state.count, longest = state.call(module, "insert", room, LIMIT, digests, values, new)
+    return done, longest, new.tolist()
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), width=st.integers(8, 64))
+def test_native_answers_as_reference_does(
+    native: ModuleType, prefix: str, data: st.DataObject, width: int
+) -> None:
+    pool = data.draw(digest_pools(width, size=200))
+    states = State(prefix, width, 400), State(prefix, width, 400)
+    modules = native, reference
+    rows = st.lists(st.integers(0, 199), max_size=150)
+    for _ in range(data.draw(st.integers(1, 6))):
+        batch = pool[data.draw(rows)]
+        n = len(batch)
+        operation = data.draw(st.sampled_from(["insert", "intern", "delete", "move", "build"]))
+        answers = []
+        for state, module in zip(states, modules, strict=True):
+            new, out = np.zeros(n, bool), np.zeros(n, np.int64)
+            if operation == "insert":
+                answers.append(insert(state, module, batch, np.arange(n)))
+            elif operation == "intern":
+                room = min(400, state.count + 20)
+                done, state.count, longest = state.call(
+                    module, "intern", room, LIMIT, batch, out, new, 1000
+                )
+                answers.append((done, longest, new[:done].tolist(), out[:done].tolist()))
+            elif operation == "delete":
+                holes = np.zeros(n, np.int64)
+                removed = state.call(module, "delete", batch, new, holes)
+                gone = np.sort(holes[:removed])
+                end = state.count - removed
+                staying = np.setdiff1d(np.arange(end, state.count), gone)
+                state.call(module, "move", staying, gone[gone < end])
+                state.count = end
+                answers.append((new.tolist(), gone.tolist()))
+            elif operation == "build":
+                state.index[:] = 0
+                limit = [LIMIT] if prefix == "open" else []
+                answers.append(state.call(module, "build", *limit))
+            else:  # one entry to a place that was never used, and back
+                if not state.count or state.count == 400:
+                    continue
+                there, back = np.array([state.count]), np.array([0])
+                state.count += 1
+                state.call(module, "move", back, there)
+                state.call(module, "move", there, back)
+                state.count -= 1
+        assert len(answers) < 2 or answers[0] == answers[1]
+        first, second = states
+        assert first.count == second.count
+        assert np.array_equal(first.digests[: first.count], second.digests[: first.count])
+        assert np.array_equal(first.values[: first.count], second.values[: first.count])
+        if prefix == "chain":
+            assert np.array_equal(first.index, second.index)
+            assert np.array_equal(first.payload[: first.count], second.payload[: first.count])
+        for state in states:  # either searches what the other has built
+            found = []
+            for module in modules:
+                out = np.zeros(len(pool), np.int64)
+                state.call(module, "find", pool, out, -7)
+                found.append(out.tolist())
+            assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("module_name", kernels.available)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_entry_indexes_beyond_32_bits(prefix: str, module_name: str) -> None:
+    """An address space of 2^32 + 1000 entries, of which only the last pages are touched."""
+    module = getattr(kernels, "_native") if module_name == "native" else reference  # noqa: B009
+    start, capacity = 2**32 + 5, 2**32 + 1000
+
+    def sparse(size: int) -> np.ndarray:
+        no_reserve = 0x4000 if not hasattr(mmap, "MAP_NORESERVE") else mmap.MAP_NORESERVE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
+        try:
+            return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
+        except OSError as error:
+            pytest.skip(f"no address space of {size >> 30} GiB here: {error}")
+
+    state = State(prefix, 8, 2000)
+    state.digests = sparse(capacity * 8).reshape(capacity, 8)
+    payload = sparse(capacity * 8 * (1 if prefix == "open" else 2)).view(np.int64)
+    state.payload = payload if prefix == "open" else payload.reshape(capacity, 2)
+    state.count = start
+    digests = np.random.default_rng(2).integers(0, 256, (900, 8), dtype=np.uint8)
+    done, _, new = insert(state, module, digests, np.arange(900))
+    assert (done, state.count, all(new)) == (900, start + 900, True)
+    out = np.zeros(900, np.int64)
+    for searching in (reference, module):
+        state.call(searching, "find", digests, out, -1)
+        assert out.tolist() == list(range(900))
+    gone, holes = np.zeros(100, bool), np.zeros(100, np.int64)
+    assert state.call(module, "delete", digests[:100], gone, holes) == 100
+    assert np.array_equal(np.sort(holes), np.arange(start, start + 100))
+    state.call(module, "move", np.arange(start + 800, start + 900), np.sort(holes))
+    state.count -= 100
+    state.call(module, "find", digests, out, -1)
+    assert out.tolist() == [-1] * 100 + list(range(100, 900))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_sizes_that_lie(native: ModuleType, prefix: str) -> None:
+    width, n = 16, 10
+    batch = np.arange(n * width, dtype=np.uint8).reshape(n, width)
+    out, flags = np.zeros(n, np.int64), np.zeros(n, bool)
+    limit = [LIMIT] if prefix == "open" else []
+    calls: dict[str, list[Any]] = {
+        "find": [batch, out, -1],
+        "insert": [50, LIMIT, batch, out, flags],
+        "intern": [50, LIMIT, batch, out, flags, 0],
+        "delete": [batch, flags, out],
+        "build": limit,
+        "move": [out[:2], out[:2]],
+    }
+
+    def arguments(name: str) -> list[Any]:
+        s = State(prefix, width, 50)
+        return [s.index, s.keys, s.digests, s.payload, width, 0, *calls[name]]
+
+    for name in calls:
+        kernel = getattr(native, f"{prefix}_{name}")
+        kernel(*arguments(name))
+        with pytest.raises(TypeError, match="arguments"):
+            kernel(*arguments(name)[:-1])
+        shorter: dict[int, Any] = {0: slice(0, 0), 1: slice(0, 33)}
+        for place, part in shorter.items():
+            lying = arguments(name)
+            lying[place] = lying[place][part]
+            with pytest.raises(ValueError):
+                kernel(*lying)
+        for place, value in ((4, 7), (4, 65), (4, -1), (5, 51), (5, -1), (5, 2**62)):
+            lying = arguments(name)
+            lying[place] = value
+            with pytest.raises(ValueError):
+                kernel(*lying)
+        for place in (4, 5):
+            lying = arguments(name)
+            lying[place] = "10"
+            with pytest.raises(TypeError):
+                kernel(*lying)
+        for place, argument in enumerate(calls[name], start=6):
+            if not isinstance(argument, np.ndarray) or (name, place) == ("move", 6):
+                continue
+            lying = arguments(name)
+            lying[place] = argument[:-1]
+            with pytest.raises(ValueError):
+                kernel(*lying)
+        if name != "find":
+            lying = arguments(name)
+            lying[0] = lying[0].tobytes()
+            with pytest.raises((BufferError, TypeError)):
+                kernel(*lying)
+
+
+def test_a_damaged_index_is_never_followed_out_of_bounds(native: ModuleType) -> None:
+    """Random bytes as an index: answers may be wrong, but no kernel leaves its buffers."""
+    rng = np.random.default_rng(11)
+    batch = rng.integers(0, 256, (500, 16), dtype=np.uint8)
+    for prefix in PREFIXES:
+        for _ in range(20):
+            state = State(prefix, 16, 100)
+            state.count = 60
+            state.index[:] = (
+                rng.integers(0, 2**8, state.index.nbytes, np.uint8)
+                .view(state.index.dtype)
+                .reshape(state.index.shape)
+            )
+            state.digests[:] = batch[:100]
+            out, flags = np.zeros(500, np.int64), np.zeros(500, bool)
+            state.call(native, "find", batch, out, -1)
+            state.call(native, "insert", 90, LIMIT, batch, out, flags)
+            state.call(native, "delete", batch, flags, out)
+            state.call(native, "move", rng.integers(-5, 200, 50), rng.integers(-5, 200, 50))
+
+
+def test_the_hash_is_the_formula_written_out() -> None:
+    """Multilinear-HM and the finaliser, word by word in Python's integers."""
+    mask = 2**64 - 1
+    rng = np.random.default_rng(4)
+    for width in (8, 9, 20, 37, 64):
+        keys = [int(k) for k in expand_keys(width)]
+        digests = rng.integers(0, 256, (5, width), dtype=np.uint8)
+        for digest, hashed in zip(digests, hash_digests(digests, expand_keys(width)), strict=True):
+            padded = digest.tobytes().ljust(-(-width // 8) * 8, b"\0")
+            words = [int.from_bytes(padded[i : i + 4], "little") for i in range(0, len(padded), 4)]
+            halves = []
+            for k in (keys[:17], keys[17:]):
+                total = k[0]
+                for i in range(0, len(words), 2):
+                    total += (k[i + 1] + words[i]) * (k[i + 2] + words[i + 1])
+                halves.append((total & mask) >> 32)
+            h = halves[0] << 32 | halves[1]
+            for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+                h = (h ^ h >> 33) * factor & mask
+            assert int(hashed) == h ^ h >> 33
+
+
+def test_every_byte_of_a_digest_reaches_every_part_of_the_hash() -> None:
+    keys = expand_keys(9)
+    for width in (8, 11, 32, 64):
+        base = np.random.default_rng(width).integers(0, 256, (2000, width), dtype=np.uint8)
+        hashes = hash_digests(base, keys)
+        for byte in range(width):
+            changed = base.copy()
+            changed[:, byte] ^= 1
+            differing = hashes ^ hash_digests(changed, keys)
+            bits = np.unpackbits(differing.view(np.uint8).reshape(-1, 8), axis=1).mean(axis=0)
+            assert (abs(bits - 0.5) < 0.07).all()  # over six standard deviations

@@ -1,0 +1,301 @@
+"""Both tables against the contract, on both kernels; and what only these tables promise."""
+
+import mmap
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hashmem
+from hashmem import kernels
+from hashmem.kernels.reference.hashing import SUM_KEYS, bucket_of, expand_keys, hash_digests
+from hashmem.tables import ChainingTable, DigestTable, OpenAddressingTable, base, memory
+from hashmem.tables.statistics import open_addressing_theory
+from hashmem.testing import TableContract, TableMachine
+
+TABLES = [OpenAddressingTable, ChainingTable]
+
+
+@pytest.fixture(params=["native", "reference"])
+def on_kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param not in kernels.available:
+        pytest.skip("the compiled kernels are not there")
+    before = kernels.active
+    kernels.select(request.param)
+    yield request.param
+    kernels.select(before)
+
+
+class AlternatingMachine(TableMachine):
+    """Changes the kernels between operations: both must work on the same bytes."""
+
+    def agrees(self) -> None:
+        if hasattr(self, "table"):
+            self.steps += 1
+            kernels.select(kernels.available[self.steps % len(kernels.available)])
+        super().agrees()
+
+    def teardown(self) -> None:
+        kernels.select(kernels.available[0])
+
+
+@pytest.mark.usefixtures("on_kernels")
+class TestOpenAddressing(TableContract):
+    def make(self, width: int, **options: Any) -> DigestTable:
+        return OpenAddressingTable(width, **options)
+
+
+@pytest.mark.usefixtures("on_kernels")
+class TestChaining(TableContract):
+    def make(self, width: int, **options: Any) -> DigestTable:
+        return ChainingTable(width, **options)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_kernels_may_alternate_on_one_table(kind: type[DigestTable]) -> None:
+    if len(kernels.available) < 2:
+        pytest.skip("the compiled kernels are not there")
+    before = kernels.active
+
+    class Alternating(TableContract):
+        machine = AlternatingMachine
+        examples = 40
+
+        def make(self, width: int, **options: Any) -> DigestTable:
+            return kind(width, **options)
+
+    Alternating().test_random_operations_agree_with_a_dict()
+    kernels.select(before)
+
+
+def random_digests(n: int, width: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, width), dtype=np.uint8)
+
+
+def ground_digests(keys: np.ndarray, buckets: int, wanted: int) -> np.ndarray:
+    """Digests (wanted, 8) whose hash under `keys` leads to the first of `buckets` buckets."""
+    candidates = np.arange(3 * wanted * buckets, dtype="<u8").view(np.uint8).reshape(-1, 8)
+    chosen = candidates[bucket_of(hash_digests(candidates, keys), buckets) == 0]
+    return chosen[:wanted]
+
+
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("kind", TABLES)
+class TestHostileDigests:
+    def test_a_known_seed_is_given_up_when_digests_are_ground_against_it(
+        self, kind: type[DigestTable]
+    ) -> None:
+        digests = ground_digests(expand_keys(5), buckets=64, wanted=5000)
+        table = kind(8, seed=5)
+        assert table.insert(digests, np.arange(len(digests))).all()
+        table.check()
+        found = table.statistics()
+        assert found.reseeds >= 1
+        assert table.seed != 5
+        assert found.hit_mean < 1.2 * found.hit_mean_expected
+        assert np.array_equal(table.find(digests), np.arange(len(digests)))
+        unground = kind(8, seed=6)
+        unground.insert(digests, np.arange(len(digests)))
+        assert unground.statistics().reseeds == 0
+
+    def test_a_broken_hash_makes_a_table_slow_but_neither_wrong_nor_endless(
+        self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Under keys of zero, digests with one word set all have the same hash.
+        monkeypatch.setattr(base, "expand_keys", lambda seed: np.zeros(2 * SUM_KEYS, np.uint64))
+        digests = np.zeros((1800, 8), np.uint8)
+        digests[:, :2] = np.arange(1800, dtype="<u2").view(np.uint8).reshape(-1, 2)
+        table = kind(8)
+        for start in range(0, 1800, 300):
+            part = digests[start : start + 300]
+            assert table.insert(part, np.arange(start, start + 300)).all()
+        table.check()
+        assert table.statistics().reseeds > base.TRIES
+        assert np.array_equal(table.find(digests), np.arange(1800))
+        assert table.delete(digests[::2]).all()
+        assert not table.delete(digests[::2]).any()
+        table.check()
+        assert np.array_equal(table.find(digests[1::2]), np.arange(1, 1800, 2))
+        assert (table.find(digests[::2]) == -1).all()
+
+    def test_two_digests_with_one_hash_stay_two(
+        self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(base, "expand_keys", lambda seed: np.zeros(2 * SUM_KEYS, np.uint64))
+        digests = np.zeros((6, 8), np.uint8)
+        digests[:, 0] = [3, 1, 2, 1, 3, 0]
+        table = kind(8)
+        values, new = table.intern(digests, first=10)
+        assert values.tolist() == [10, 11, 12, 11, 10, 13]
+        assert new.tolist() == [True, True, True, False, False, True]
+
+
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("kind", TABLES)
+class TestMemory:
+    def test_running_out_leaves_the_table_as_it_was(
+        self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = kind(32)
+        digests = random_digests(200_000)
+        table.insert(digests[:30_000], np.arange(30_000))
+
+        class Exhausted(mmap.mmap):
+            def __new__(cls, *_: Any, **__: Any) -> "Exhausted":
+                raise OSError(12, "Cannot allocate memory")
+
+            def resize(self, newsize: int) -> None:
+                raise OSError(12, "Cannot allocate memory")
+
+        monkeypatch.setattr(memory.mmap, "mmap", Exhausted)
+        monkeypatch.setattr(memory.Column, "_move_pages", lambda *_: False)
+        with pytest.raises(hashmem.TableFullError, match="no memory"):
+            table.insert(digests, np.arange(len(digests)))
+        with pytest.raises(MemoryError):
+            table.reserve(10**7)
+        table.check()
+        assert np.array_equal(table.find(digests[:30_000]), np.arange(30_000))
+        monkeypatch.undo()
+        table.insert(digests, np.arange(len(digests)))
+        assert np.array_equal(table.find(digests), np.arange(len(digests)))
+
+    def test_the_overhead_stays_small_over_all_sizes(self, kind: type[DigestTable]) -> None:
+        digests = random_digests(60_000)
+        table = kind(32)
+        overheads = []
+        for start in range(0, len(digests), 1000):
+            part = digests[start : start + 1000]
+            table.insert(part, np.arange(start, start + 1000))
+            overheads.append(table.statistics().overhead)
+        bound = 12 if kind is OpenAddressingTable else 16
+        assert np.mean(overheads[10:]) <= bound
+
+    def test_a_child_process_has_its_own_copy(self, kind: type[DigestTable]) -> None:
+        import os
+
+        table = kind(32)
+        digests = random_digests(50_000)
+        table.insert(digests, np.arange(50_000))
+        child = os.fork()
+        if not child:
+            table.insert(digests, np.zeros(50_000, np.int64))
+            os._exit(int((table.find(digests) != 0).any()))
+        assert os.waitpid(child, 0)[1] == 0
+        assert np.array_equal(table.find(digests), np.arange(50_000))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_threads_may_search_together(kind: type[DigestTable]) -> None:
+    digests = random_digests(50_000)
+    table = kind(32)
+    table.insert(digests, np.arange(50_000))
+    wrong = []
+
+    def search(offset: int) -> None:
+        order = np.random.default_rng(offset).permutation(50_000)
+        for _ in range(5):
+            if not np.array_equal(table.find(digests[order]), order):
+                wrong.append(offset)
+
+    threads = [threading.Thread(target=search, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+class TestCheck:
+    """Every kind of damage is seen."""
+
+    @pytest.fixture
+    def open_table(self) -> OpenAddressingTable:
+        table = OpenAddressingTable(16, seed=1)
+        table.insert(random_digests(1000, 16), np.arange(1000))
+        table.check()
+        return table
+
+    @pytest.fixture
+    def chain_table(self) -> ChainingTable:
+        table = ChainingTable(16, seed=1)
+        table.insert(random_digests(1000, 16), np.arange(1000))
+        table.check()
+        return table
+
+    def damaged(self, table: DigestTable, says: str) -> None:
+        with pytest.raises(hashmem.CorruptStoreError, match=says) as caught:
+            table.check()
+        assert "entries=1000" in str(caught.value)
+
+    def test_a_lost_slot(self, open_table: OpenAddressingTable) -> None:
+        bucket = int(np.argmax(open_table._buckets[:, 0] > 0))
+        open_table._buckets[bucket, 0] = 0
+        self.damaged(open_table, "exactly once")
+
+    def test_a_wrong_tag(self, open_table: OpenAddressingTable) -> None:
+        bucket = int(np.argmax(open_table._buckets[:, 0] > 1))
+        open_table._buckets[bucket, 0] -= 1
+        self.damaged(open_table, "tag")
+
+    def test_a_wrong_overflow(self, open_table: OpenAddressingTable) -> None:
+        open_table._buckets[3, 12] += 1
+        self.damaged(open_table, "overflow")
+
+    def test_high_bits_in_a_free_slot(self, open_table: OpenAddressingTable) -> None:
+        bucket = int(np.argmax(open_table._buckets[:, 11] == 0))
+        open_table._buckets[bucket, 15] |= 0xC0
+        self.damaged(open_table, "high bits")
+
+    def test_an_entry_off_its_path(self, open_table: OpenAddressingTable) -> None:
+        buckets = open_table._buckets
+        source = int(np.argmax((buckets[:, 0] > 0) & (buckets[:, 12] == 0)))
+        target = next(b for b in range(len(buckets)) if not buckets[b, 11] and b != source)
+        buckets[target, 11] = buckets[source, 0]
+        buckets[target, 60:64] = buckets[source, 16:20]
+        buckets[source, 0] = 0
+        self.damaged(open_table, "path|overflow")
+
+    def test_a_digest_twice(self, open_table: OpenAddressingTable) -> None:
+        open_table._digests.rows[1] = open_table._digests.rows[0]
+        self.damaged(open_table, "same digest")
+
+    def test_a_lost_chain(self, chain_table: ChainingTable) -> None:
+        chain_table._heads[np.flatnonzero(chain_table._heads)[0]] = 0
+        self.damaged(chain_table, "exactly once")
+
+    def test_a_circle(self, chain_table: ChainingTable) -> None:
+        heads = chain_table._heads
+        head = heads[np.flatnonzero(heads)[0]]
+        chain_table._nodes.rows.view(np.uint64)[int(head & np.uint64(2**40 - 1)) - 1, 0] = head
+        self.damaged(chain_table, "circle")
+        # Searches end all the same.
+        assert chain_table.find(random_digests(1000, 16, seed=9)).max() == -1
+
+    def test_a_link_past_the_end(self, chain_table: ChainingTable) -> None:
+        heads = chain_table._heads
+        heads[np.flatnonzero(heads)[0]] += np.uint64(5000)
+        self.damaged(chain_table, "past the last")
+        assert chain_table.find(random_digests(1000, 16, seed=9)).max() == -1
+
+    def test_a_wrong_link_tag(self, chain_table: ChainingTable) -> None:
+        heads = chain_table._heads
+        heads[np.flatnonzero(heads)[0]] ^= np.uint64(1 << 40)
+        self.damaged(chain_table, "tag")
+
+    def test_chains_exchanged(self, chain_table: ChainingTable) -> None:
+        heads = chain_table._heads
+        first, second = np.flatnonzero(heads)[:2]
+        heads[[first, second]] = heads[[second, first]]
+        self.damaged(chain_table, "another bucket")
+
+
+def test_theory_agrees_with_its_limits() -> None:
+    """One slot a bucket is plain uniform hashing; an empty table needs one probe."""
+    hit, miss = open_addressing_theory(500, 1000, slots=1)
+    # Poisson arrivals, not Larson's exact count: P(X > 0) = 1 / 2 at mean ln 2.
+    assert hit == pytest.approx(np.log(2) / 0.5, rel=1e-9)
+    assert miss == pytest.approx(1 / (1 - (0.5 - np.log(2) / 2)), rel=1e-9)
+    assert open_addressing_theory(1, 10**6, slots=12) == pytest.approx((1, 1))
+    assert open_addressing_theory(0, 10, slots=12) == (1, 1)
