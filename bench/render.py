@@ -152,8 +152,30 @@ def _description(result: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _retrieval(found: dict[str, Any]) -> str:
+    """Render what bench/retrieval.py found: shares of questions answered, higher is better."""
+    header = list(found["recall"][0])
+    lines = [[str(row[key]) for key in header] for row in found["recall"]]
+    files, characters = number(found["files"]), number(found["characters"])
+    parts = [
+        "## Retrieval: how well search finds",
+        f"{found['queries']} questions a task over {files} files, {characters} characters, of the "
+        "Python standard library's source. *summary@k*, *text@k*: the share of questions whose "
+        "answer is among the first k by summary, and after the second stage by text; higher is "
+        "better. *ms*: both stages, one question. What the tasks are stands in "
+        "`bench/retrieval.py`, which repeats this.",
+        _table(header, lines),
+    ]
+    if "stored again" in found:
+        shares = [[name, str(share)] for name, share in found["stored again"].items()]
+        parts.append(_table(["chunks", "share stored again when one line is added"], shares))
+    return "\n\n".join(parts)
+
+
 def render(results: list[dict[str, Any]]) -> str:
     """Return the page for results as read from JSON."""
+    retrieval = [result for result in results if "recall" in result]
+    results = [result for result in results if "rows" in result]
     lost = [line for result in results for line in losses(result)]
     parts = [
         INTRODUCTION,
@@ -164,6 +186,7 @@ def render(results: list[dict[str, Any]]) -> str:
     ]
     for result in results:
         parts += [_description(result), _sections(result)]
+    parts += map(_retrieval, retrieval)
     parts.append("## The machine\n\n" + _machines(results))
     return "\n".join(parts)
 

@@ -50,7 +50,7 @@ READS = 200_000
 SINGLES = 200  # records committed one at a time
 DELETED = 0.05  # of the records
 QUICK_CASES = ((400, 512),)
-QUICK_ROUNDS = 2
+QUICK_ROUNDS = 1
 STAMP = 8  # bytes of the counter that ends every payload
 
 WRITE = "put, hash, commit every 50 000 (µs a record)"

@@ -22,7 +22,7 @@ the key array that a pandas Index refers to is not counted.
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,10 +81,11 @@ def as_words(digests: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(digests[:, :8]).view(np.uint64).ravel()
 
 
-def batches(digests: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(digests: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cut digests into `INSERTS` batches with their positions as values."""
     values = np.arange(len(digests), dtype=np.int64)
-    return zip(np.array_split(digests, INSERTS), np.array_split(values, INSERTS), strict=True)
+    parts = zip(np.array_split(digests, INSERTS), np.array_split(values, INSERTS), strict=True)
+    return list(parts)
 
 
 def zipf_ranks(n: int, count: int, random: np.random.Generator) -> np.ndarray:
@@ -128,11 +129,11 @@ class Ours(Contestant):
 
     def insert(self, digests: np.ndarray) -> Timed:
         kernels.select(self.kernel)
-        self.table = None
+        self.table, parts = None, batches(digests)
 
         def fill() -> None:
             self.table = self.table_class(width=digests.shape[1])
-            for part, values in batches(digests):
+            for part, values in parts:
                 self.table.insert(part, values)
 
         return fill
@@ -173,11 +174,11 @@ class DictFromArrays(Contestant):
     name = "dict, arrays in and out"
 
     def insert(self, digests: np.ndarray) -> Timed:
-        self.table = None
+        self.table, parts = None, batches(digests)
 
         def fill() -> None:
             self.table = {}
-            for part, values in batches(digests):
+            for part, values in parts:
                 self.table.update(zip(as_bytes(part), values.tolist(), strict=True))
 
         return fill
@@ -206,12 +207,12 @@ class Hirola(Contestant):
         self.new = hirola.HashTable
 
     def insert(self, digests: np.ndarray) -> Timed:
-        self.table = None
+        self.table, parts = None, batches(digests)
 
         def fill() -> None:
             dtype = (np.uint8, digests.shape[1])
             self.table = self.new(1000, dtype, almost_full=HIROLA_GROWTH)
-            for part, _ in batches(digests):
+            for part, _ in parts:
                 self.table.add(part)
 
         return fill
@@ -338,7 +339,11 @@ def _race_table(result: Result, n: int, width: int, quick: bool) -> None:
         (MISSES, lambda: digests_of(next(absent), queries, width)),
     ):
         drawn = [draw() for _ in range(rounds)]  # new queries each round, the same for all
-        race(column, queries, rounds, running, lambda c, r, drawn=drawn: c.find(drawn[r]))
+
+        def look_up(contestant: Contestant, number: int, drawn: list = drawn) -> Timed:
+            return contestant.find(drawn[number].copy())  # as if just made: warm alike for all
+
+        race(column, queries, rounds, running, look_up)
 
     rounds = QUICK_ROUNDS if quick else DELETE_ROUNDS
     removed = np.array_split(shuffled[: min(n // 2, rounds * queries)], rounds)
