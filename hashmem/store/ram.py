@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hashmem.errors import StoreClosedError
 from hashmem.store.backend import Backend, Snapshot, Transaction, Version
 
 __all__ = ["RamBackend"]
@@ -15,8 +16,14 @@ class _RamView(Snapshot, Transaction):
 
     def __init__(self, values: dict[bytes, bytes], version: Version, owner: "RamBackend | None"):
         self.version = version
-        self._values = values
+        self._all: dict[bytes, bytes] | None = values
         self._owner = owner
+
+    @property
+    def _values(self) -> dict[bytes, bytes]:
+        if self._all is None:
+            raise StoreClosedError("the snapshot this was reading from is closed")
+        return self._all
 
     def get(self, key: bytes) -> memoryview | None:
         value = self._values.get(key)
@@ -36,6 +43,7 @@ class _RamView(Snapshot, Transaction):
         self._values.pop(key, None)
 
     def close(self) -> None:
+        self._all = None
         if self._owner is not None:
             self._owner.snapshots -= 1
             self._owner = None
@@ -58,6 +66,7 @@ class RamBackend(Backend):
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] = {}
         self._version: Version = (1, 0)
+        self._closed = False
         self._writer = threading.Lock()
 
     @property
@@ -65,12 +74,14 @@ class RamBackend(Backend):
         return self._version
 
     def snapshot(self) -> Snapshot:
+        self._must_be_open()
         self.snapshots += 1
         return _RamView(self._values, self._version, self)
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         with self._writer:
+            self._must_be_open()
             generation, commit = self._version
             transaction = _RamView(dict(self._values), self._version, None)
             yield transaction
@@ -89,5 +100,10 @@ class RamBackend(Backend):
     def nbytes(self) -> int:
         return sum(len(key) + len(value) for key, value in self._values.items())
 
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError("this store is closed")
+
     def close(self) -> None:
+        self._closed = True
         self._values = {}
