@@ -20,11 +20,10 @@ Rules
   calls may run in parallel.
 """
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +39,7 @@ from hashmem.attention.inputs import (
     scaled,
     working_dtype,
 )
+from hashmem.attention.masks import Mask
 
 SCORES_PER_BLOCK = 1 << 20  # 4 MiB of float32; from 1 << 19 to 1 << 21 speed hardly differs
 SMALLEST_BLOCK = 512  # keys; queries are split before keys are taken in smaller blocks
@@ -95,7 +95,7 @@ def attend(
     shape = layout(q, k, v)
     dtype = working_dtype(q, k, v)
     q = scaled(q, scale, dtype)
-    bias = None if mask is None else _Mask(mask, shape, k.shape[-2], dtype)
+    bias = None if mask is None else Mask(mask, shape, k.shape[-2], dtype)
     step = max(1, SCORES_PER_BLOCK // (SMALLEST_BLOCK * max(1, math.prod(shape.result))))
     parts = [
         _attend_queries(q, k, v, bias, shape, slice(start, min(start + step, shape.queries)))
@@ -110,26 +110,25 @@ def attend(
 
 
 def _attend_queries(
-    q: Floats, k: Floats, v: Floats, bias: "_Mask | None", shape: Layout, some: slice
+    q: Floats, k: Floats, v: Floats, bias: Mask | None, shape: Layout, some: slice
 ) -> Part:
     """Attend from the queries in the slice `some` to all keys; q is scaled."""
     shape = shape._replace(queries=some.stop - some.start)
     queries = shape.pack(q[..., some, :])
     if bias is not None:
         bias = bias.of_queries(some)
-    dtype = q.dtype
     # NumPy's own warnings are off: what they would report is either harmless here (a weight that
     # rounds to 0) or turned into an error below.
     with np.errstate(all="ignore"):
-        sums = reduce(_add, _blocks(queries, k, v, bias, shape, dtype))
+        sums = reduce(_add, _blocks(queries, k, v, bias, shape))
         if not np.isfinite(sums.output).all():
             check_finite("v", v)
-            raise_overflow("the weighted sum of v", dtype)
+            raise_overflow("the weighted sum of v", q.dtype)
         part = _part(sums)
     # A score below the range of the dtype looks like a masked one: tell the two apart.
     empty = part.lse == -np.inf
     if k.shape[-2] and empty.any() and (bias is None or bias.allows_any(empty)):
-        raise_overflow("q times k", dtype)
+        raise_overflow("q times k", q.dtype)
     return Part(shape.unpack(part.output, v.shape[-1]), shape.unpack(part.lse))
 
 
@@ -231,11 +230,11 @@ def _blocks(
     queries: Floats,
     k: Floats,
     v: Floats,
-    bias: "_Mask | None",
+    bias: Mask | None,
     shape: Layout,
-    dtype: np.dtype[np.floating[Any]],
 ) -> Iterator[_Sums]:
     """Yield the sums over one block of keys after the other; at least one, if without keys."""
+    dtype = queries.dtype
     rows = (*shape.packed, queries.shape[-2])
     length = k.shape[-2]
     size = max(SMALLEST_BLOCK, SCORES_PER_BLOCK // max(1, math.prod(rows)))
@@ -258,55 +257,3 @@ def _blocks(
         values = v[..., start:stop, :].astype(dtype, copy=False)
         total = scores.sum(axis=-1)
         yield _Sums(top.astype(np.float64), total.astype(np.float64), scores @ values)
-
-
-class _Mask:
-    """A boolean or additive mask, applied to one block of scores at a time."""
-
-    def __init__(
-        self, mask: ArrayLike, shape: Layout, keys: int, dtype: np.dtype[np.floating[Any]]
-    ):
-        self.given = np.asarray(mask)
-        self.boolean = self.given.dtype == np.bool_
-        if not self.boolean and self.given.dtype not in (np.float16, np.float32, np.float64):
-            raise TypeError(
-                f"mask has dtype {self.given.dtype}: pass booleans (True = may attend) or "
-                "floating numbers to add to the scores"
-            )
-        self.shape, self.dtype = shape, dtype
-        self.grouped = shape.pack_mask(self.given, keys)  # (..., Hkv, g, Lq, Lk), each may be 1
-
-    def of_queries(self, some: slice) -> "_Mask":
-        """Return the mask of the queries in the slice `some`."""
-        part = copy.copy(self)
-        part.shape = self.shape._replace(queries=some.stop - some.start)
-        if self.grouped.shape[-2] != 1:
-            part.grouped = self.grouped[..., some, :]
-        return part
-
-    def apply(self, scores: Floats, start: int, stop: int) -> None:
-        """Mask scores (..., Hkv, g * Lq, stop - start) in place."""
-        grouped = self.grouped
-        block = grouped if grouped.shape[-1] == 1 else grouped[..., start:stop]
-        # Splitting an axis never copies, so what is written to `view` lands in `scores`.
-        view = scores.reshape(
-            *scores.shape[:-2], self.shape.group, self.shape.queries, scores.shape[-1]
-        )
-        if self.boolean:
-            np.copyto(view, -np.inf, where=~block)
-            return
-        block = block.astype(self.dtype, copy=False)
-        if block.size and not block.max() < np.inf:
-            bad = ~(self.given.astype(self.dtype) < np.inf)
-            position = first_position(bad)
-            raise ValueError(
-                f"mask holds {self.given[position]} at {position}: a mask to add holds finite "
-                f"{self.dtype} numbers, or -inf to forbid"
-            )
-        view += block
-
-    def allows_any(self, rows: NDArray[np.bool_]) -> bool:
-        """Return whether some row marked in `rows` (..., Hkv, g * Lq) may attend to a key."""
-        allowed = self.grouped if self.boolean else self.grouped.astype(self.dtype) > -np.inf
-        grouped = rows.reshape(*rows.shape[:-1], self.shape.group, self.shape.queries)
-        return bool((grouped & allowed.any(axis=-1)).any())
