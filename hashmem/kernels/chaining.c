@@ -21,6 +21,8 @@
 #define INDEX_MASK (((uint64_t)1 << TAG_SHIFT) - 1)
 #define MAX_ENTRIES (INDEX_MASK - 1)
 #define NONE UINT64_MAX
+#define FLIGHTS 32 /* searches under way at once */
+#define BLOCK 512  /* digests searched for before anything is changed */
 
 typedef struct {
     uint64_t link; /* to the next node of the chain */
@@ -52,54 +54,63 @@ ALWAYS_INLINE uint64_t *head_of(const Table *t, uint64_t hash) {
     return &t->heads[bucket_of(hash, t->n_buckets)];
 }
 
-/* Ask for what following `link` will read. */
-ALWAYS_INLINE void approach_link(const Table *t, uint64_t link, uint64_t hash, size_t width) {
-    const uint64_t entry = entry_of(link);
-    if (entry >= t->count) return;
-    PREFETCH(&t->nodes[entry]);
-    if (tag_agrees(link, hash)) prefetch_digest(t->digests + entry * width, width);
+ALWAYS_INLINE void approach(const Table *t, const uint8_t *digest, size_t width, uint64_t *hash) {
+    *hash = hash_digest(digest, width, t->keys);
+    PREFETCH(head_of(t, *hash));
 }
 
-ALWAYS_INLINE void approach(const Table *t, const uint8_t *digests, size_t width, int size,
-                            uint64_t *hashes) {
-    for (int i = 0; i < size; i++) {
-        hashes[i] = hash_digest(digests + i * width, width, t->keys);
-        PREFETCH(head_of(t, hashes[i]));
+/* Search for a block of digests: found[i] is the entry of the i-th or NONE, walked[i] how many nodes
+ * its search touched.
+ *
+ * Chains differ in length, so searches are interleaved: each of FLIGHTS takes one step, asks for what
+ * its next step reads, and gives way; one that has ended starts the next digest's (Kocberber,
+ * Falsafi and Grot, "Asynchronous memory access chaining", VLDB 2015). */
+ALWAYS_INLINE void search(const Table *t, const uint8_t *digests, size_t width, int n,
+                          uint64_t *hashes, uint64_t *found, uint32_t *walked) {
+    struct {
+        uint64_t link;
+        int i, at_head;
+    } flights[FLIGHTS];
+    int started = 0, flying = 0;
+    for (; flying < FLIGHTS && started < n; flying++, started++) {
+        approach(t, digests + started * width, width, &hashes[started]);
+        flights[flying].i = started;
+        flights[flying].at_head = 1;
     }
-}
-
-/* Search for a group of digests, all chains one node further a round, so that their misses overlap.
- * found: each entry, or NONE; walked: how many nodes its search touched. */
-ALWAYS_INLINE void find_group(const Table *t, const uint8_t *digests, size_t width, int size,
-                              uint64_t *hashes, uint64_t *found, uint32_t *walked) {
-    uint64_t links[GROUP];
-    int active[GROUP], n = size;
-    approach(t, digests, width, size, hashes);
-    for (int i = 0; i < size; i++) {
-        links[i] = *head_of(t, hashes[i]);
-        approach_link(t, links[i], hashes[i], width);
-        found[i] = NONE;
-        walked[i] = 0;
-        active[i] = i;
-    }
-    /* No chain is longer than the table, so a loop in a damaged one ends too. */
-    for (uint64_t round = 0; n && round <= t->count; round++) {
-        int still = 0;
-        for (int a = 0; a < n; a++) {
-            const int i = active[a];
-            const uint64_t entry = entry_of(links[i]);
-            if (entry >= t->count) continue;
-            walked[i]++;
-            if (tag_agrees(links[i], hashes[i]) &&
+    for (int f = 0; flying; f = f + 1 < flying ? f + 1 : 0) {
+        const int i = flights[f].i;
+        uint64_t link;
+        if (flights[f].at_head) {
+            flights[f].at_head = 0;
+            walked[i] = 0;
+            found[i] = NONE;
+            link = *head_of(t, hashes[i]);
+        } else {
+            link = flights[f].link;
+            const uint64_t entry = entry_of(link);
+            /* No chain is longer than the table, so a circle in a damaged one ends too. */
+            const int last = ++walked[i] >= t->count;
+            if (tag_agrees(link, hashes[i]) &&
                 same_digest(t->digests + entry * width, digests + i * width, width)) {
                 found[i] = entry;
-                continue;
+                link = 0;
+            } else {
+                link = last ? 0 : t->nodes[entry].link;
             }
-            links[i] = t->nodes[entry].link;
-            approach_link(t, links[i], hashes[i], width);
-            active[still++] = i;
         }
-        n = still;
+        const uint64_t entry = entry_of(link);
+        if (entry < t->count) {
+            PREFETCH(&t->nodes[entry]);
+            if (tag_agrees(link, hashes[i]))
+                prefetch_digest(t->digests + entry * width, width);
+            flights[f].link = link;
+        } else if (started < n) {
+            approach(t, digests + started * width, width, &hashes[started]);
+            flights[f].i = started++;
+            flights[f].at_head = 1;
+        } else {
+            flights[f] = flights[--flying];
+        }
     }
 }
 
@@ -152,11 +163,11 @@ static int borrow_batch(const Table *t, PyObject *queries, PyObject *out, Py_buf
 
 ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *out,
                             int64_t missing, size_t width) {
-    for (Py_ssize_t base = 0; base < n; base += GROUP) {
-        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
-        uint64_t hashes[GROUP], found[GROUP];
-        uint32_t walked[GROUP];
-        find_group(t, queries + base * width, width, size, hashes, found, walked);
+    for (Py_ssize_t base = 0; base < n; base += BLOCK) {
+        const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
+        uint64_t hashes[BLOCK], found[BLOCK];
+        uint32_t walked[BLOCK];
+        search(t, queries + base * width, width, size, hashes, found, walked);
         for (int i = 0; i < size; i++)
             out[base + i] = found[i] == NONE ? missing : t->nodes[found[i]].value;
     }
@@ -191,22 +202,22 @@ typedef struct {
 
 ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *values,
                                     uint8_t *new, Insertion *how, size_t width) {
-    for (Py_ssize_t base = 0; base < n; base += GROUP) {
-        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
-        const uint8_t *group = queries + base * width;
-        uint64_t hashes[GROUP], found[GROUP];
-        uint32_t walked[GROUP];
+    for (Py_ssize_t base = 0; base < n; base += BLOCK) {
+        const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
+        const uint8_t *block = queries + base * width;
+        uint64_t hashes[BLOCK], found[BLOCK];
+        uint32_t walked[BLOCK];
         const uint64_t before = t->count;
-        find_group(t, group, width, size, hashes, found, walked);
+        search(t, block, width, size, hashes, found, walked);
         for (int i = 0; i < size; i++) {
             const Py_ssize_t at = base + i;
             uint64_t *head = head_of(t, hashes[i]), known = found[i], probes = walked[i] + 1;
-            /* The search did not see what the group itself has put to the front since. */
+            /* The search did not see what the block itself has put to the front since. */
             for (uint64_t link = *head; known == NONE;) {
                 const uint64_t entry = entry_of(link);
                 if (entry >= t->count || entry < before) break;
                 if (tag_agrees(link, hashes[i]) &&
-                    same_digest(t->digests + entry * width, group + i * width, width))
+                    same_digest(t->digests + entry * width, block + i * width, width))
                     known = entry;
                 link = t->nodes[entry].link;
                 probes++;
@@ -221,7 +232,7 @@ ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t
             }
             if (t->count >= how->room) return at;
             const uint64_t entry = t->count++;
-            memcpy(t->digests + entry * width, group + i * width, width);
+            memcpy(t->digests + entry * width, block + i * width, width);
             if (how->interning) values[at] = (int64_t)entry + how->offset;
             t->nodes[entry] = (Node){*head, values[at]};
             *head = link_to(hashes[i], entry);
@@ -277,11 +288,11 @@ KERNEL(hashmem_chain_intern) {
 ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t n, uint8_t *out,
                                     int64_t *holes, size_t width) {
     Py_ssize_t removed = 0;
-    for (Py_ssize_t base = 0; base < n; base += GROUP) {
-        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
-        uint64_t hashes[GROUP], found[GROUP];
-        uint32_t walked[GROUP];
-        find_group(t, queries + base * width, width, size, hashes, found, walked);
+    for (Py_ssize_t base = 0; base < n; base += BLOCK) {
+        const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
+        uint64_t hashes[BLOCK], found[BLOCK];
+        uint32_t walked[BLOCK];
+        search(t, queries + base * width, width, size, hashes, found, walked);
         for (int i = 0; i < size; i++) {
             out[base + i] = 0;
             if (found[i] == NONE) continue;
@@ -290,7 +301,7 @@ ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t
                 link = &t->nodes[entry].link;
                 entry = entry_of(*link);
             }
-            if (entry != found[i]) continue; /* the same digest came earlier in the group */
+            if (entry != found[i]) continue; /* the same digest came earlier in the block */
             *link = t->nodes[entry].link;
             out[base + i] = 1;
             holes[removed++] = (int64_t)entry;
@@ -322,15 +333,16 @@ KERNEL(hashmem_chain_delete) {
 }
 
 ALWAYS_INLINE void build_all(const Table *t, size_t width) {
-    for (uint64_t base = 0; base < t->count; base += GROUP) {
-        const int size = t->count - base < GROUP ? (int)(t->count - base) : GROUP;
-        uint64_t hashes[GROUP];
-        approach(t, t->digests + base * width, width, size, hashes);
-        for (int i = 0; i < size; i++) {
-            uint64_t *head = head_of(t, hashes[i]), entry = base + (uint64_t)i;
+    uint64_t ring[FLIGHTS];
+    for (uint64_t step = 0; step < t->count + FLIGHTS; step++) {
+        if (step >= FLIGHTS) {
+            const uint64_t entry = step - FLIGHTS, hash = ring[step % FLIGHTS];
+            uint64_t *head = head_of(t, hash);
             t->nodes[entry].link = *head;
-            *head = link_to(hashes[i], entry);
+            *head = link_to(hash, entry);
         }
+        if (step < t->count)
+            approach(t, t->digests + step * width, width, &ring[step % FLIGHTS]);
     }
 }
 
@@ -352,14 +364,13 @@ KERNEL(hashmem_chain_build) {
 
 ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *to, Py_ssize_t n,
                             size_t width) {
-    for (Py_ssize_t base = 0; base < n; base += GROUP) {
-        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
-        uint64_t hashes[GROUP];
+    for (Py_ssize_t base = 0; base < n; base += BLOCK) {
+        const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
+        uint64_t hashes[BLOCK];
         for (int i = 0; i < size; i++) {
             const uint64_t entry = (uint64_t)from[base + i];
             if (entry >= t->count) continue;
-            hashes[i] = hash_digest(t->digests + entry * width, width, t->keys);
-            PREFETCH(head_of(t, hashes[i]));
+            approach(t, t->digests + entry * width, width, &hashes[i]);
         }
         for (int i = 0; i < size; i++) {
             const uint64_t source = (uint64_t)from[base + i], target = (uint64_t)to[base + i];
