@@ -110,7 +110,8 @@ def _ranges(starts: Rows, stops: Rows) -> Rows:
     sizes = stops - starts
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
+    joined: Rows = np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
+    return joined
 
 
 def grown(array: NDArray[Any], size: int, fill: int) -> NDArray[Any]:

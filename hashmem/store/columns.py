@@ -7,7 +7,7 @@ at most three times. Only a run at the end is merged, and the result takes the h
 so the order in which packs count never changes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from hashmem.hops import grown
 from hashmem.store.backend import Reader, Transaction
 from hashmem.store.layout import body_key, index_key, pack_number, pack_prefix
 from hashmem.store.packs import PACK_LIMIT, Pack, build, cut, parse
+from hashmem.store.pending import PendingItems
 
 __all__ = ["Column", "PlacedColumn", "Written"]
 
@@ -38,8 +39,7 @@ class Written:
 class Column:
     """The packs of one column and what waits to be written to it.
 
-    `pending` maps a row to its new item, or to None where it is to be removed; the last write
-    wins. Where `keep_all`, every entry of every pack counts, not only the last of a row.
+    Where `keep_all`, every entry of every pack counts, not only the last of a row.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Column:
         self.item_size = item_size  # bytes, where all items have one size
         self.keep_all = keep_all
         self.sizes: dict[int, int] = {}  # pack number, ascending → bytes; PACK_LIMIT for a part
-        self.pending: dict[int, bytes | None] = {}
+        self.pending = PendingItems()
         self.damaged: dict[int, str] = {}  # pack number → what is wrong with its index
 
     # -- reading ------------------------------------------------------------------------------
@@ -107,9 +107,9 @@ class Column:
             rows.append(self.index(reader, number).rows)
             values.append(np.frombuffer(body, np.uint8).reshape(-1, size).copy())
         if self.pending:
-            items = b"".join(item or bytes(size) for item in self.pending.values())
-            rows.append(np.fromiter(self.pending, np.int64, len(self.pending)))
-            values.append(np.frombuffer(items, np.uint8).reshape(-1, size))
+            pending_rows, _, items = self.pending.final()
+            rows.append(pending_rows)
+            values.append(np.frombuffer(b"".join(items), np.uint8).reshape(-1, size))
         all_rows, all_values = np.concatenate(rows), np.concatenate(values)
         unique, from_the_end = np.unique(all_rows[::-1], return_index=True)
         return unique, all_values[len(all_rows) - 1 - from_the_end]
@@ -129,11 +129,8 @@ class Column:
         """Write what is pending, as packs numbered from `next_pack`. Clears nothing."""
         if not self.pending:
             return []
-        rows = np.fromiter(self.pending, np.int64, len(self.pending))
-        items = list(self.pending.values())
-        lengths = np.fromiter((-1 if i is None else len(i) for i in items), np.int64, len(items))
-        present = [b"" if item is None else item for item in items]
-        return self.write(transaction, next_pack, rows, lengths, present)
+        rows, lengths, items = self.pending.final()
+        return self.write(transaction, next_pack, rows, lengths, lambda a, b: items[a:b])
 
     def write(
         self,
@@ -141,29 +138,27 @@ class Column:
         next_pack: int,
         rows: Rows,
         lengths: Rows,
-        items: Sequence[bytes | memoryview],
+        items: Callable[[int, int], Sequence[bytes | memoryview]],
     ) -> list[Written]:
-        """Write one item for each row, as packs numbered from `next_pack`."""
+        """Write one item for each row, as packs numbered from `next_pack`.
+
+        `items(start, stop)` returns buffers that joined are the items of ``rows[start:stop]``.
+        """
         written: list[Written] = []
         for start, stop in cut(lengths):
+            buffers = items(start, stop)
+            pieces, sizes = [buffers], [lengths[start:stop]]
             if lengths[start] > PACK_LIMIT:
-                whole = memoryview(items[start])
-                parts = -(-len(whole) // PACK_LIMIT)
-                for part in range(parts):
-                    piece = whole[part * PACK_LIMIT : (part + 1) * PACK_LIMIT]
-                    written.append(
-                        self._put(
-                            transaction, next_pack + len(written), rows[start:stop],
-                            np.array([len(piece)]), [piece], part, parts,
-                        )
-                    )  # fmt: skip
-            else:
+                whole = memoryview(b"".join(buffers))
+                steps = range(0, len(whole), PACK_LIMIT)
+                pieces = [[whole[step : step + PACK_LIMIT]] for step in steps]
+                sizes = [np.array([len(piece[0])]) for piece in pieces]
+            for part, (piece, size) in enumerate(zip(pieces, sizes, strict=True)):
+                number = next_pack + len(written)
+                parts = len(pieces)
                 written.append(
-                    self._put(
-                        transaction, next_pack + len(written), rows[start:stop],
-                        lengths[start:stop], items[start:stop],
-                    )
-                )  # fmt: skip
+                    self._put(transaction, number, rows[start:stop], size, piece, part, parts)
+                )
         return written
 
     def write_array(
@@ -207,29 +202,33 @@ class Column:
         A pack whose body does not match its checksum is left as it is, and so is the run.
         """
         run = self._run_to_merge()
-        rows, lengths, items = [], [], []
+        if not run:
+            return [], []
+        rows, lengths, bodies = [], [], []
         for number in run:
             pack, body = self.index(transaction, number), self.body(transaction, number)
             if not pack.is_sound(body):
                 return [], []
             rows.append(pack.rows)
             lengths.append(pack.lengths)
-            sizes = np.maximum(pack.lengths, 0)
-            copy = memoryview(bytes(body))  # the transaction's next change may move the value
-            offsets = pack.offsets
-            items += [
-                copy[o : o + s] for o, s in zip(offsets.tolist(), sizes.tolist(), strict=True)
-            ]
-        if not run:
-            return [], []
+            bodies.append(bytes(body))  # the transaction's next change may move the value
+        joined = memoryview(b"".join(bodies))
         all_rows, all_lengths = np.concatenate(rows), np.concatenate(lengths)
+        ends = np.cumsum(np.maximum(all_lengths, 0))
+        starts = ends - np.maximum(all_lengths, 0)
         if not self.keep_all:  # the last entry of a row counts
             _, from_the_end = np.unique(all_rows[::-1], return_index=True)
             kept = np.sort(len(all_rows) - 1 - from_the_end)
             all_rows, all_lengths = all_rows[kept], all_lengths[kept]
-            items = [items[i] for i in kept.tolist()]
+            starts, ends = starts[kept], ends[kept]
         for number in run:
             self.delete_pack(transaction, number)
+
+        def items(start: int, stop: int) -> list[memoryview]:
+            gaps = np.flatnonzero(starts[start + 1 : stop] != ends[start : stop - 1]) + start + 1
+            first, last = [start, *gaps.tolist()], [*gaps.tolist(), stop]
+            return [joined[starts[a] : ends[b - 1]] for a, b in zip(first, last, strict=True)]
+
         return self.write(transaction, next_pack, all_rows, all_lengths, items), run
 
     def _run_to_merge(self) -> list[int]:
@@ -288,34 +287,26 @@ class PlacedColumn(Column):
 
     def holds(self, rows: Rows) -> NDArray[np.bool_]:
         """Tell which of `rows` hold something, pending writes included; -1 never. O(m)."""
-        mask = self.places(rows)[0] >= 0
-        if self.pending:
-            for position, row in enumerate(rows.tolist()):
-                if row in self.pending:
-                    mask[position] = self.pending[row] is not None
-        return mask
+        pending, lengths = self.pending.lengths(rows)
+        return np.where(pending, lengths >= 0, self.places(rows)[0] >= 0)
 
     def held(self, rows: int) -> NDArray[np.bool_]:
         """Tell which of the first `rows` rows hold something, pending writes included."""
-        mask = self.places(np.arange(rows))[0] >= 0
-        for row, item in self.pending.items():
-            mask[row] = item is not None
-        return mask
+        return self.holds(np.arange(rows))
 
     def count(self) -> int:
         """Return how many rows hold something, pending writes included. O(pending)."""
         if not self.pending:
             return self.live
-        rows = np.fromiter(self.pending, np.int64, len(self.pending))
-        kept = sum(item is not None for item in self.pending.values())
-        return self.live + kept - int((self.places(rows)[0] >= 0).sum())
+        rows, lengths, _ = self.pending.final()
+        return self.live + int((lengths >= 0).sum()) - int((self.places(rows)[0] >= 0).sum())
 
     def total_bytes(self) -> int:
         """Return the bytes of all items, pending writes included. O(rows)."""
-        lengths = np.where(self._packs >= 0, self._lengths, 0)
-        rows = np.fromiter(self.pending, np.int64, len(self.pending))
-        lengths[rows[rows < len(lengths)]] = 0
-        return int(lengths.sum()) + sum(len(i) for i in self.pending.values() if i is not None)
+        sizes = np.where(self._packs >= 0, self._lengths, 0)
+        rows, lengths, _ = self.pending.final()
+        sizes[rows[rows < len(sizes)]] = 0
+        return int(sizes.sum()) + int(np.maximum(lengths, 0).sum())
 
     def rows_in(self, pack: int) -> Rows:
         """Return the rows whose items lie in one pack. O(rows)."""

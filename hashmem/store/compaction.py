@@ -123,6 +123,6 @@ class _Copy:
         if rows:
             lengths = np.fromiter(map(len, items), np.int64, len(items))
             written = column.write(
-                self.transaction, self.next_pack, renumbered[rows], lengths, items
+                self.transaction, self.next_pack, renumbered[rows], lengths, lambda a, b: items[a:b]
             )
             self.next_pack += len(written)

@@ -192,13 +192,10 @@ class MemoryStore:
                 else (item.tobytes() if isinstance(item, np.ndarray) else bytes(item))
                 for item in chosen
             ]
-            state.payloads.pending.update(zip(rows[missing].tolist(), contents, strict=True))
+            state.payloads.pending.set(rows[missing], contents)
             if packed is not None:
-                state.metadata.pending.update(
-                    (row, item)
-                    for row, item in zip(rows.tolist(), packed, strict=True)
-                    if item is not None
-                )
+                given = [i for i, item in enumerate(packed) if item is not None]
+                state.metadata.pending.set(rows[given], [packed[i] for i in given])
         return digests
 
     def get(self, digest: bytes, default: Default | None = None) -> bytes | Default | None:
@@ -228,14 +225,7 @@ class MemoryStore:
         with self._reading() as state:
             rows = state.table.find(queries)
             snapshot, places = self._places(state, rows)
-            pending = {}
-            if state.payloads.pending:
-                uncommitted = state.payloads.pending
-                pending = {
-                    position: uncommitted[row]
-                    for position, row in enumerate(rows.tolist())
-                    if row in uncommitted
-                }
+            pending = dict(state.payloads.pending.among(rows))
             records = Records(snapshot, state.payloads, places, pending)
         if verify:
             self._verify_records(records, queries)
@@ -320,8 +310,9 @@ class MemoryStore:
             removed = np.zeros(len(rows), bool)
             removed[first] = held[first]
             gone = rows[removed]
-            state.payloads.pending.update(dict.fromkeys(gone.tolist()))
-            state.metadata.pending.update(dict.fromkeys(gone.tolist()))
+            nothing = [None] * len(gone)
+            state.payloads.pending.set(gone, nothing)
+            state.metadata.pending.set(gone, nothing)
             state.set_successors(gone, np.full(len(gone), -1, np.int64))
             state.add_edges(gone, None, gone)
             return removed
@@ -341,19 +332,17 @@ class MemoryStore:
                 state = self._state
             rows = state.table.find(queries)
             packs, offsets, lengths = state.metadata.places(rows)
+            items: list[bytes | memoryview | None] = [None] * len(rows)
             bodies: dict[int, memoryview] = {}
-            found: list[dict[str, Any] | None] = []
-            for i, row in enumerate(rows.tolist()):
-                if row in state.metadata.pending:
-                    item: bytes | memoryview | None = state.metadata.pending[row]
-                elif packs[i] < 0:
-                    item = None
-                else:
-                    item = state.metadata.view(
-                        reader, int(packs[i]), int(offsets[i]), int(lengths[i]), bodies
-                    )
-                found.append(None if item is None else _unpacked(item, queries[i]))
-            return found
+            for i in np.flatnonzero(packs >= 0).tolist():
+                place = int(packs[i]), int(offsets[i]), int(lengths[i])
+                items[i] = state.metadata.view(reader, *place, bodies)
+            for i, item in state.metadata.pending.among(rows):
+                items[i] = item
+            return [
+                None if item is None else _unpacked(item, queries[i])
+                for i, item in enumerate(items)
+            ]
 
     def set_metadata(self, digests: AnyDigests, metadata: Sequence[Metadata | None]) -> None:
         """Replace the metadata of stored records; None removes it.
@@ -365,7 +354,7 @@ class MemoryStore:
         packed = _packed(metadata, len(queries))
         with self._writing() as state:
             rows = self._stored_rows(state, queries)
-            state.metadata.pending.update(zip(rows.tolist(), packed or [], strict=True))
+            state.metadata.pending.set(rows, packed or [])
 
     def write_column(self, name: str, digests: AnyDigests, values: NDArray[Any]) -> None:
         """Set one row of a named fixed-width column, such as a summary, for stored records.
@@ -385,7 +374,7 @@ class MemoryStore:
         with self._writing() as state:
             rows = self._stored_rows(state, queries)
             column = state.column(name, array.dtype.str, array.shape[1])
-            column.pending.update(zip(rows.tolist(), map(bytes, array), strict=True))
+            column.pending.set(rows, list(map(bytes, array)))
 
     def read_column(self, name: str) -> tuple[Digests, NDArray[Any]]:
         """Return a named column whole: digests (n, width) and values (n, k).

@@ -29,7 +29,7 @@ Rows = NDArray[np.int64]
 class Pending:
     """Uncommitted changes in terms of digests, which mean the same everywhere."""
 
-    items: dict[str, list[tuple[bytes, bytes | None]]] = field(default_factory=dict)  # by column
+    items: dict[str, tuple[Digests, list[bytes | None]]] = field(default_factory=dict)  # by column
     named: dict[str, list[object]] = field(default_factory=dict)  # new columns: name → description
     successors: list[tuple[Digests, Digests, NDArray[np.bool_]]] = field(default_factory=list)
     edges: list[tuple[Digests, str | None, Digests]] = field(default_factory=list)
@@ -257,9 +257,12 @@ class State:
         taken = Pending()
         named: dict[str, Column] = {"." + name: column for name, column in self.named.items()}
         for name, column in {"payloads": self.payloads, "metadata": self.metadata, **named}.items():
-            taken.items[name] = [
-                (bytes(digests[row]), item) for row, item in column.pending.items()
-            ]
+            rows, lengths, items = column.pending.final()
+            removed = (lengths < 0).tolist()
+            taken.items[name] = (
+                digests[rows],
+                [None if gone else item for gone, item in zip(removed, items, strict=True)],
+            )
         taken.named = dict(self.described)
         for sources, targets, _ in self._set_successors:
             taken.successors.append((digests[sources], digests[targets], targets >= 0))
@@ -273,22 +276,16 @@ class State:
         """Make `pending` pending again, on top of what is committed now."""
         for name, description in pending.named.items():
             self.column(name, str(description[1]), int(str(description[2])))
-        for name, items in pending.items.items():
-            if not items:
-                continue
-            flat = np.frombuffer(b"".join(digest for digest, _ in items), np.uint8)
-            rows, _ = self.intern(flat.reshape(-1, self.width))
-            changes = dict(zip(rows.tolist(), [item for _, item in items], strict=True))
+        for name, (digests, items) in pending.items.items():
+            rows, _ = self.intern(digests)
             if name == "payloads":  # what somebody else stored meanwhile is stored
-                packs, _, _ = self.payloads.places(rows)
-                for row in rows[packs >= 0].tolist():
-                    if changes[row] is not None:
-                        del changes[row]
-                self.payloads.pending.update(changes)
+                stored = (self.payloads.places(rows)[0] >= 0).tolist()
+                needed = [i for i, item in enumerate(items) if item is None or not stored[i]]
+                self.payloads.pending.set(rows[needed], [items[i] for i in needed])
             elif name == "metadata":
-                self.metadata.pending.update(changes)
+                self.metadata.pending.set(rows, items)
             else:
-                self.named[name[1:]].pending.update(changes)
+                self.named[name[1:]].pending.set(rows, items)
         for sources, targets, linked in pending.successors:
             to = np.full(len(targets), -1, np.int64)
             from_rows, _ = self.intern(sources)
