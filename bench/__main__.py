@@ -10,7 +10,7 @@ import sys
 
 from bench import harness
 
-NAMES = ("memory_limit", "imports", "tables", "store", "demo", "retrieval")
+NAMES = ("memory_limit", "imports", "tables", "store", "hops", "demo", "retrieval")
 
 
 def main() -> int:

@@ -16,8 +16,8 @@ twenty. Each at its best settings of those tried:
   memory-mapped; `VACUUM` compacts.
 - **diskcache**: one transaction a commit, nothing evicted, synchronous=FULL; it runs on one record
   in twenty, being slow.
-- **rocksdict**: raw mode, one synced WriteBatch a commit, Bloom filters, 256 MiB block cache. It
-  compresses, so its files can be smaller than the payload.
+- **rocksdict**: raw mode, one synced WriteBatch a commit, Bloom filters, 256 MiB block cache; once
+  compressed, so that its files can be smaller than the payload, once not, which reads faster.
 - **plain file**: the same bytes appended and synced, with digests and a dict of places in memory
   that would be lost, and once without digests. A floor, not a store.
 """

@@ -314,9 +314,10 @@ class DiskCache(Contestant):
 
 
 class RocksDict(Contestant):
-    """Raw mode, a synced WriteBatch a commit, Bloom filters and a block cache."""
+    """Raw mode, a synced WriteBatch a commit, Bloom filters and a block cache; compressed."""
 
     name = "rocksdict"
+    compressed = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -330,6 +331,9 @@ class RocksDict(Contestant):
         blocks.set_bloom_filter(10, False)  # bits a key
         blocks.set_block_cache(rocks.Cache(CACHE))
         options.set_block_based_table_factory(blocks)
+        if not self.compressed:
+            options.set_compression_type(rocks.DBCompressionType.none())
+            options.set_allow_mmap_reads(True)
         options.set_write_buffer_size(CACHE >> 2)
         options.increase_parallelism(os.cpu_count() or 1)
         self.database = rocks.Rdict(str(self.folder), options)
@@ -368,6 +372,13 @@ class RocksDict(Contestant):
     def compact(self) -> None:
         self.database.flush()
         self.database.compact_range(None, None)
+
+
+class RocksDictPlain(RocksDict):
+    """Without compression, files mapped into memory: larger, and faster to read."""
+
+    name = "rocksdict, uncompressed"
+    compressed = False
 
 
 class PlainFile(Contestant):
@@ -432,6 +443,7 @@ CONTESTANTS = (
     Sqlite,
     DiskCache,
     RocksDict,
+    RocksDictPlain,
     PlainFile,
     NamelessFile,
 )

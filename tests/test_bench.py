@@ -11,6 +11,7 @@ import platform
 import sys
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last, so that the installed hashmem goes before the checkout's
 
-from bench import harness, memory_limit, render, store, store_rivals, tables  # noqa: E402 needs the path
+from bench import harness, hops, memory_limit, render, store, store_rivals, tables  # noqa: E402 needs the path
 
 figures = st.floats(0.001, 1e6)
 
@@ -122,6 +123,13 @@ def test_store(store_result):
     assert store_result.headlines
 
 
+def test_hops(tmp_path):
+    result = hops.run(quick=True, folder=tmp_path)
+    assert_whole(result, {row.contestant for row in result.rows})
+    assert {row.kind for row in result.rows} == {"ours", "rival"}
+    assert not list(tmp_path.iterdir())
+
+
 def test_memory_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(memory_limit, "READS", 1000)
     monkeypatch.setattr(memory_limit, "COMMIT", 10_000)
@@ -191,6 +199,22 @@ def test_every_store_gives_the_same_records(make, tmp_path):
             gone = []
         assert not any(gone)
     contestant.close()
+
+
+def test_every_walk_ends_at_the_same_records(tmp_path):
+    before = hops.kernels.active
+    held, digests = hops.chain(300)
+    with held, lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as writing:
+        held.link_many(digests[:-1], digests[1:])
+        starts = digests[[0, 7, 199]]
+        for n in (0, 1, 100):
+            expected = [digests[at + n].tobytes() for at in (0, 7, 199)]
+            for name, walk in hops.contestants(held, digests, writing).items():
+                ends = walk(starts, n)()
+                if name.startswith(hops.OURS):
+                    ends = store_rivals.as_bytes(ends[0])
+                assert ends == expected, name
+    hops.kernels.select(before)
 
 
 def test_zipf_ranks_favour_the_first():
