@@ -1,0 +1,320 @@
+"""Memory: text that is cut, summarised, stored and found again.
+
+What is kept in the store, next to whatever else is in it:
+
+- a *chunk*: the payload is its text as UTF-8; metadata {"places": [[source, first line, last
+  line], …]}; its summary in the column ``memory.summary.<name of the method>``. A record that was
+  there before it became a chunk has "kept": True as well, and outlives its last place.
+- a *source*: the payload is 0xFF followed by its name (no text begins so in UTF-8), so the name
+  alone leads to it; metadata {"source": name, "chunks": the digests of its chunks, joined, in
+  order}; a 1 in the column ``memory.source``, by which sources are listed.
+
+Nothing else is needed to open it again. What is written joins the store's uncommitted changes and
+is kept when the store commits; `Memory` never commits by itself.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashmem.retrieval.bm25 import bm25
+from hashmem.retrieval.summary_index import SummaryIndex
+from hashmem.store import MemoryStore
+from hashmem.summaries import HashedNgrams, SummaryMethod, pack
+from hashmem.text import Chunk, chunk_content, hash_words, is_stop_word
+
+__all__ = ["Hit", "Memory", "Place"]
+
+Digests = NDArray[np.uint8]  # (n, width)
+
+_SOURCES = "memory.source"
+_SUMMARIES = "memory.summary."
+_BATCH = 1 << 22  # characters that `add_many` stores at a time
+_CANDIDATES = 300  # read and scored by their words at least, and 20 for each hit asked for
+_PER_HIT = 20
+
+
+class Place(NamedTuple):
+    """Where a chunk stands: lines `first_line` to `last_line`, counted from 1, of `source`."""
+
+    source: str
+    first_line: int
+    last_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found, and all the places it stands in, by source and line."""
+
+    digest: bytes
+    score: float
+    text: str
+    places: list[Place]
+
+
+class Memory:
+    """Text in a store, cut into chunks that are kept once, and search over it.
+
+    :param store: where everything is kept. Commit it, or use it as a context manager.
+    :param summary: how chunks are summarised, by default `HashedNgrams`. Chunks stored with
+        another method are summarised again, in memory only, when search begins.
+    :param cut: how texts become chunks, by default `chunk_content`: it finds best of the methods
+        measured, and a changed text keeps most of its chunks (``docs/text.md``).
+
+    May be used by several threads, which take turns. What was rolled back, or what others wrote
+    to the same store, is taken in by `refresh`.
+
+    >>> memory = Memory(MemoryStore())
+    >>> _ = memory.add("def area(r):\\n    return 3.14 * r * r\\n", source="circle.py")
+    >>> memory.search("area of a circle")[0].places
+    [Place(source='circle.py', first_line=1, last_line=2)]
+    """
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        summary: SummaryMethod | None = None,
+        cut: Callable[[str], Sequence[Chunk]] = chunk_content,
+    ) -> None:
+        self.store = store
+        self.summary = summary if summary is not None else HashedNgrams()
+        self._cut = cut
+        self._lock = threading.RLock()
+        self._index: SummaryIndex | None = None  # made by the first search
+        self._column = _SUMMARIES + self.summary.name
+
+    def add(self, text: str, source: str) -> Digests:
+        """Store `text` under the name `source`, in place of what that held before.
+
+        Returns the digests of its chunks in their order, uint8 (n, width). Chunks that no source
+        holds any more are deleted; those shared with other sources are kept once, with a place in
+        each. O(len(text)), and O(places) for chunks in very many sources.
+
+        Raises `TypeError` where text or source is no str, `ValueError` where they cannot be
+        written as UTF-8; nothing is changed then.
+        """
+        with self._lock:
+            return self._replace({source: text})[source]
+
+    def add_many(self, items: Iterable[tuple[str, str]]) -> int:
+        """Store many sources, (source, text) each, such as `hashmem.text.TextFiles` gives them.
+
+        Returns how many. As `add` one by one, in batches, which is much faster.
+        """
+        count = 0
+        batch: dict[str, str] = {}
+        size = 0
+        with self._lock:
+            for source, text in items:
+                batch[source] = text
+                count += 1
+                size += len(text)
+                if size >= _BATCH:
+                    self._replace(batch)
+                    batch, size = {}, 0
+            self._replace(batch)
+        return count
+
+    def remove(self, source: str) -> bool:
+        """Forget `source` and the chunks only it held; say whether it was there."""
+        with self._lock:
+            known = _source_payload(source)
+            if self.store.digest(known) not in self.store:
+                return False
+            self._replace({source: ""})
+            return True
+
+    def sources(self) -> list[str]:
+        """The names of all sources, sorted."""
+        return sorted(metadata["source"] for metadata in self._source_records())
+
+    def chunks(self, source: str) -> Digests:
+        """The digests of the chunks of `source`, in order, (n, width): none where it is unknown."""
+        return self._digests(self._chunk_lists([source])[0])
+
+    def search(self, query: str, k: int = 5) -> list[Hit]:
+        """Find the at most `k` chunks that answer `query` best, best first.
+
+        In two stages: the summaries choose the max(300, 20 · k) nearest chunks, and these are
+        read and ranked by the words they share with the query (`hashmem.retrieval.bm25`). A chunk
+        that shares none is no hit, and a query of stop words alone has none. What was added and
+        not committed is found. The first search reads all summaries; then
+        O(chunks · words of the query).
+
+        Raises `ValueError` where k < 1, `TypeError` where the query is no str.
+        """
+        if k < 1:
+            raise ValueError(f"k must be 1 or more, not {k}")
+        _expect_str("query", query)
+        asked = hash_words([query]).hashes
+        asked = asked[~is_stop_word(asked)]
+        with self._lock:
+            index = self._loaded()
+            if not len(asked) or not len(index):
+                return []
+            nearest = index.search(
+                self.summary.encode_query(query),
+                max(_CANDIDATES, _PER_HIT * k),
+                self.summary.sparse,
+            )
+            with self.store.get_many(nearest) as records:
+                # Those of a rolled back transaction are not there any more.
+                found = [(i, text) for i, text in enumerate(records) if text is not None]
+            scores = bm25(asked, hash_words(text for _, text in found), len(index))
+            ranked = np.argsort(-scores, kind="stable")[: np.count_nonzero(scores > 0)]
+            hits: list[Hit] = []
+            for at in range(0, len(ranked), k):
+                best = ranked[at : at + k]
+                digests = nearest[[found[i][0] for i in best]]
+                for i, digest, about in zip(
+                    best, digests, self.store.metadata_many(digests), strict=True
+                ):
+                    # A record that is no chunk any more has its summary still, but no places.
+                    if about is not None and about.get("places"):
+                        places = sorted(Place(*place) for place in about["places"])
+                        text = found[i][1].decode()
+                        hits.append(Hit(bytes(digest), float(scores[i]), text, places))
+                if len(hits) >= k:
+                    break
+        return hits[:k]
+
+    def refresh(self) -> None:
+        """Take in what changed in the store behind this object's back."""
+        with self._lock:
+            self.store.refresh()
+            self._index = None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def _replace(self, batch: dict[str, str]) -> dict[str, Digests]:
+        """Make each source hold the chunks of its text and nothing else: their digests."""
+        held: dict[str, list[bytes]] = {}  # source → its chunks
+        payloads: dict[bytes, bytes] = {}  # chunk → text
+        places: dict[bytes, list[list[Any]]] = {}  # chunk → where it stands in these sources
+        for source, text in batch.items():
+            held[source] = []
+            for chunk, payload in _cut(self._cut, source, text):
+                digest = self.store.digest(payload)
+                held[source].append(digest)
+                payloads[digest] = payload
+                places.setdefault(digest, []).append([source, chunk.first_line, chunk.last_line])
+        former = [digest for known in self._chunk_lists(batch) for digest in known]
+        affected = list(dict.fromkeys([*payloads, *former]))
+
+        changed: dict[bytes, dict[str, Any] | None] = {}  # chunk → metadata
+        fresh, unused = [], []  # chunks that were none, chunks that are none any more
+        stored = self.store.contains(affected).tolist()
+        metadata = self.store.metadata_many(affected)
+        for digest, is_stored, known in zip(affected, stored, metadata, strict=True):
+            about = known or {}
+            was_chunk = "places" in about
+            others = [place for place in about.pop("places", ()) if place[0] not in batch]
+            if digest in places or others:
+                if not was_chunk:
+                    fresh.append(digest)
+                    if is_stored:
+                        about["kept"] = True
+                changed[digest] = {**about, "places": others + places.get(digest, [])}
+            elif was_chunk:
+                unused.append(digest)
+                if about.pop("kept", False):
+                    changed[digest] = about or None
+
+        rows = pack(self.summary.encode([payloads[d].decode() for d in fresh]), self.summary.dtype)
+        self.store.put_many([payloads[digest] for digest in fresh])
+        self.store.set_metadata(list(changed), list(changed.values()))
+        self.store.write_column(self._column, fresh, rows)
+        self.store.delete_many([digest for digest in unused if digest not in changed])
+        self._write_sources(held)
+        if self._index is not None:
+            self._index.discard(self._digests(unused))
+            self._index.put(self._digests(fresh), rows)
+        return {source: self._digests(digests) for source, digests in held.items()}
+
+    def _write_sources(self, held: dict[str, list[bytes]]) -> None:
+        """Record which chunks each source holds; a source without any is forgotten."""
+        filled = {source: digests for source, digests in held.items() if digests}
+        at = self.store.put_many([_source_payload(source) for source in filled])
+        about = [{"source": name, "chunks": b"".join(chunks)} for name, chunks in filled.items()]
+        self.store.set_metadata(at, about)
+        self.store.write_column(_SOURCES, at, np.ones((len(at), 1), np.uint8))
+        empty = [source for source, digests in held.items() if not digests]
+        self.store.delete_many([self.store.digest(_source_payload(source)) for source in empty])
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def _chunk_lists(self, sources: Iterable[str]) -> list[list[bytes]]:
+        """The digests of the chunks of each source, in order."""
+        at = [self.store.digest(_source_payload(source)) for source in sources]
+        return [self._split(about) for about in self.store.metadata_many(at)]
+
+    def _split(self, about: dict[str, Any] | None) -> list[bytes]:
+        joined = about["chunks"] if about else b""
+        return [joined[i : i + self.store.width] for i in range(0, len(joined), self.store.width)]
+
+    def _source_records(self) -> list[dict[str, Any]]:
+        """The metadata of every source."""
+        if _SOURCES not in self.store.columns:
+            return []
+        digests, _ = self.store.read_column(_SOURCES)
+        return [about for about in self.store.metadata_many(digests) if about is not None]
+
+    def _loaded(self) -> SummaryIndex:
+        """The summaries of all chunks, read when first needed."""
+        if self._index is None:
+            index = SummaryIndex(self.store.width, self.summary.dims, self.summary.dtype)
+            columns = self.store.columns
+            if self._column in columns:
+                index.put(*self.store.read_column(self._column))
+            if any(name.startswith(_SUMMARIES) and name != self._column for name in columns):
+                self._summarise_others(index)
+            self._index = index
+        return self._index
+
+    def _summarise_others(self, index: SummaryIndex) -> None:
+        """Add the chunks that were stored with another summary method."""
+        chunks = {digest for about in self._source_records() for digest in self._split(about)}
+        digests = self._digests(sorted(chunks))
+        digests = digests[~index.contains(digests)]
+        for at in range(0, len(digests), 4096):
+            block = digests[at : at + 4096]
+            with self.store.get_many(block) as records:
+                texts = ["" if text is None else text.decode() for text in records]
+            index.put(block, pack(self.summary.encode(texts), self.summary.dtype))
+
+    def _digests(self, digests: Sequence[bytes]) -> Digests:
+        return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, self.store.width)
+
+
+def _cut(
+    cut: Callable[[str], Sequence[Chunk]], source: str, text: str
+) -> Iterator[tuple[Chunk, bytes]]:
+    """The chunks of a text, each with its UTF-8."""
+    _expect_str("text", text)
+    for chunk in cut(text):
+        try:
+            yield chunk, chunk.text.encode()
+        except UnicodeEncodeError as error:
+            at = chunk.start + error.start
+            raise ValueError(
+                f"source {source!r}: character {at} ({text[at]!r}) is half of a surrogate pair and "
+                "has no UTF-8: decode the text with errors='replace'"
+            ) from None
+
+
+def _source_payload(source: str) -> bytes:
+    """What a source is stored as: no chunk has the same bytes."""
+    _expect_str("source", source)
+    try:
+        return b"\xff" + source.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"source {source!r} holds half of a surrogate pair: rename it") from None
+
+
+def _expect_str(what: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
