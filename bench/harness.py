@@ -7,14 +7,11 @@ Rules, the same for every bench:
 - Every sample is kept. What is shown is the median with the 10th and 90th percentile.
 - Lower is better for every row, whatever its unit.
 - A row is "ours", a "rival", or a "floor": a limit of the machine or a yardstick that nobody beats.
-- Nothing here tells who ran it or where: no host name, user name or path enters a result.
 """
 
 import argparse
-import importlib.metadata
 import json
 import multiprocessing
-import os
 import platform
 import resource
 import statistics
@@ -25,21 +22,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.machine import machine
+
 SEED = 20_240_829
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-LIBRARIES = (
-    "hashmem",
-    "numpy",
-    "lmdb",
-    "xxhash",
-    "hirola",
-    "cykhash",
-    "pandas",
-    "diskcache",
-    "rocksdict",
-)
-
 Timed = Callable[[], object]
 
 
@@ -124,67 +111,6 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
-
-
-# --------------------------------------------------------------------------------------- machine
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _huge_pages() -> str:
-    try:
-        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
-    except OSError:
-        return "unknown"
-    return text[text.index("[") + 1 : text.index("]")]  # "always [madvise] never"
-
-
-def _disk(folder: Path) -> str:
-    """Say what `folder` lies on: the file system's type and whether the device says it spins."""
-    kind, device = "unknown file system", os.stat(folder).st_dev
-    try:
-        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-        resolved = str(folder.resolve())
-        holding = [
-            m for m in mounts if resolved == m[1] or resolved.startswith(m[1].rstrip("/") + "/")
-        ]
-        kind = max(holding, key=lambda mount: len(mount[1]))[2]
-        block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
-        queue = next(p / "queue" for p in (block, block.parent) if (p / "queue").is_dir())
-        spins = (queue / "rotational").read_text().strip() == "1"
-        virtual = ", virtual" if block.name.startswith("vd") else ""
-        return f"{kind} on a {'rotating' if spins else 'non-rotating'} disk{virtual}"
-    except (OSError, StopIteration, ValueError):
-        return kind
-
-
-def machine(folder: Path = ROOT) -> dict[str, str]:
-    """Describe the machine by what moves the figures; `folder` is where files are written."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    versions = []
-    for library in LIBRARIES:
-        try:
-            versions.append(f"{library} {importlib.metadata.version(library)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{library} not installed")
-    return {
-        "processor": f"{_processor()}, {os.cpu_count()} cores, {platform.machine()}",
-        "memory": f"{memory / 2**30:.1f} GiB",
-        "huge pages": f"transparent, {_huge_pages()}",
-        "disk": _disk(folder),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "libraries": ", ".join(versions),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
 
 
 # --------------------------------------------------------------------------------------- results

@@ -22,7 +22,8 @@ import numpy as np
 import hashmem
 from bench import harness
 from bench.harness import Result, Timed
-from bench.store_rivals import MAP, as_bytes
+from bench.store_rivals import MAP
+from bench.table_rivals import as_bytes
 from hashmem import kernels
 
 RECORDS = 1_000_000

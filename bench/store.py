@@ -34,16 +34,29 @@ import numpy as np
 
 from bench import harness
 from bench.harness import Result
+from bench.store_contract import Contestant, HashMem, NamelessFile, Payloads, PlainFile
 from bench.store_rivals import (
-    CONTESTANTS,
-    Contestant,
+    DiskCache,
+    Lmdb,
+    LmdbMulti,
+    LmdbOneGet,
+    RocksDict,
+    RocksDictPlain,
+    Sqlite,
+)
+
+CONTESTANTS = (
     HashMem,
     Lmdb,
     LmdbMulti,
     LmdbOneGet,
-    Payloads,
+    Sqlite,
+    DiskCache,
+    RocksDict,
+    RocksDictPlain,
+    PlainFile,
+    NamelessFile,
 )
-
 CASES = ((1_000_000, 512), (200_000, 4096))  # records, bytes of each
 ROUNDS = 3
 READS = 200_000

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last, so that the installed hashmem goes before the checkout's
 
-from bench import harness, hops, memory_limit, render, store, store_rivals, tables  # noqa: E402 needs the path
+from bench import harness, hops, memory_limit, render, store, table_rivals, tables  # noqa: E402 needs the path
 
 figures = st.floats(0.001, 1e6)
 
@@ -117,7 +117,7 @@ def test_tables(tables_result):
 
 
 def test_store(store_result):
-    assert_whole(store_result, [contestant.name for contestant in store_rivals.CONTESTANTS])
+    assert_whole(store_result, [contestant.name for contestant in store.CONTESTANTS])
     ours = {row.column for row in store_result.rows if row.kind == "ours"}
     assert ours >= {row.column for row in store_result.rows}
     assert store_result.headlines
@@ -167,7 +167,7 @@ def test_every_table_gives_the_same_answers():
     tables.kernels.select(before)
 
 
-@pytest.mark.parametrize("make", store_rivals.CONTESTANTS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", store.CONTESTANTS, ids=lambda make: make.__name__)
 def test_every_store_gives_the_same_records(make, tmp_path):
     payloads = store.payloads_of(60, 100, store.source_text()[:3000])
     assert len(set(payloads)) == 60
@@ -212,7 +212,7 @@ def test_every_walk_ends_at_the_same_records(tmp_path):
             for name, walk in hops.contestants(held, digests, writing).items():
                 ends = walk(starts, n)()
                 if name.startswith(hops.OURS):
-                    ends = store_rivals.as_bytes(ends[0])
+                    ends = table_rivals.as_bytes(ends[0])
                 assert ends == expected, name
     hops.kernels.select(before)
 
