@@ -136,6 +136,18 @@ class Memory:
         """The digests of the chunks of `source`, in order, (n, width): none where it is unknown."""
         return self._digests(self._chunk_lists([source])[0])
 
+    def source_digest(self, source: str) -> bytes:
+        """The digest of the record that stands for `source`: it follows from the name alone.
+
+        It stays when the text changes, so it is what links between sources lead from and to.
+        """
+        return self.store.digest(_source_payload(source))
+
+    @property
+    def summary_column(self) -> str:
+        """The name of the store's column that holds the chunks' summaries."""
+        return self._column
+
     def search(self, query: str, k: int = 5) -> list[Hit]:
         """Find the at most `k` chunks that answer `query` best, best first.
 

@@ -455,6 +455,14 @@ class MemoryStore:
             target_rows, _ = state.intern(target_digests)
             state.add_edges(source_rows, relation, target_rows)
 
+    def clear_links(self, sources: AnyDigests) -> None:
+        """Remove all edges that lead from `sources`, of every relation."""
+        queries = as_digests(sources, self.width, "sources")
+        with self._writing() as state:
+            rows = state.table.find(queries)
+            known = rows[rows >= 0]
+            state.add_edges(known, None, known)
+
     def _pairs(self, sources: AnyDigests, targets: AnyDigests) -> tuple[Digests, Digests]:
         pair = (
             as_digests(sources, self.width, "sources"),

@@ -1,0 +1,270 @@
+"""The command `hashmem`. Exit codes: 0 done; 1 the answer is no; 2 wrong input, unusable store."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from hashmem._version import __version__
+from hashmem.errors import HashMemError
+
+__all__ = ["main"]
+
+DONE, NO, WRONG = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code. What is wrong with it is told in one line."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (HashMemError, OSError, ValueError) as error:
+        print(f"hashmem {options.command}: {error}", file=sys.stderr)
+        return WRONG
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hashmem",
+        description="An external memory for language models, in one folder.",
+        epilog="Exit codes: 0 done; 1 the answer is no (nothing found, damage found); "
+        "2 wrong input or a store that cannot be used.",
+    )
+    parser.add_argument("--version", action="version", version=f"hashmem {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        added.add_argument("--json", action="store_true", help="print JSON")
+        return added
+
+    def on_store(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        added = command(name, run, text)
+        added.add_argument("--store", required=True, metavar="FOLDER", help="the store")
+        return added
+
+    demo = command("demo", _demo, "Show the main job on real text, with figures.")
+    demo.add_argument("--corpus", metavar="FOLDER", help="default: Python's standard library")
+    demo.add_argument("--store", metavar="FOLDER", help="keep the store here; default: temporary")
+
+    ingest = on_store("ingest", _ingest, "Add the text files of a folder; links Python's imports.")
+    ingest.add_argument("folder")
+    ingest.add_argument(
+        "--largest", type=int, default=16 << 20, metavar="BYTES",
+        help="leave out files of more bytes (default: 16 MiB)",
+    )  # fmt: skip
+
+    search = on_store("search", _search, "Find the chunks that answer a query.")
+    search.add_argument("query")
+    search.add_argument("-k", type=int, default=5, help="how many at most (default: 5)")
+
+    get = on_store("get", _get, "Print a record, or the text of an ingested file.")
+    get.add_argument("what", help="a digest in hexadecimal, or the name of a file")
+
+    hop = on_store("hop", _hop, "Follow successors; of ingested Python files, imports.")
+    hop.add_argument("start", help="a digest in hexadecimal, or the name of a file")
+    hop.add_argument("--hops", type=int, default=1, help="how many (default: 1)")
+    hop.add_argument("--trace", action="store_true", help="print every step on the way")
+
+    on_store("verify", _verify, "Read everything back and check it.")
+    on_store("stats", _stats, "Print counts and sizes.")
+    on_store("compact", _compact, "Rewrite the store without what was deleted or replaced.")
+    return parser
+
+
+# -- the commands -------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from hashmem import demo
+
+    return demo.run(corpus=options.corpus, store=options.store, as_json=options.json)
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from hashmem.ingest import ingest
+
+    if options.largest < 1:
+        raise ValueError(f"--largest must be 1 byte or more, not {options.largest}")
+    os.scandir(options.folder).close()  # raises before a store is made for nothing
+    bar = tqdm(
+        unit="c", unit_scale=True, desc="ingest", leave=False, disable=not sys.stderr.isatty()
+    )
+    with _open(options.store) as memory, bar:
+        done = ingest(memory, options.folder, largest=options.largest, progress=bar.update)
+    _print(options, done.to_dict(), _sentence(done.to_dict()))
+    return DONE if done.files else NO
+
+
+def _search(options: argparse.Namespace) -> int:
+    with _open(options.store, readonly=True) as memory:
+        hits = memory.search(options.query, k=options.k)
+    found = [
+        {
+            "digest": hit.digest.hex(),
+            "score": round(hit.score, 3),
+            "places": [list(place) for place in hit.places],
+            "text": hit.text,
+        }
+        for hit in hits
+    ]
+    lines = []
+    for hit in hits:
+        place = hit.places[0]
+        more = f" and {len(hit.places) - 1} more places" if len(hit.places) > 1 else ""
+        lines.append(
+            f"{place.source}:{place.first_line}  {hit.score:.2f}  {hit.digest.hex()}{more}"
+        )
+        shown = hit.text.rstrip("\n").split("\n")
+        lines += [f"    {line[:100]}" for line in shown[:4]]
+    _print(options, found, "\n".join(lines) or "nothing found")
+    return DONE if hits else NO
+
+
+def _get(options: argparse.Namespace) -> int:
+    with _open(options.store, readonly=True) as memory:
+        digest = _as_digest(options.what, memory.store.width)
+        found = None if digest is None else memory.store.get(digest)
+        metadata = None if digest is None else memory.store.metadata(digest)
+        if found is None and options.what in memory.sources():
+            digest = memory.source_digest(options.what)
+            found = b"".join(
+                chunk or b"" for chunk in memory.store.get_many(memory.chunks(options.what))
+            )
+            metadata = {"source": options.what}
+    if found is None or digest is None:
+        print(f"hashmem get: nothing is stored under {options.what}", file=sys.stderr)
+        return NO
+    if options.json:
+        text = found.decode("utf-8", "backslashreplace")
+        answer = {"digest": digest.hex(), "bytes": len(found), "metadata": metadata, "text": text}
+        print(json.dumps(answer, default=_plain))
+    else:
+        sys.stdout.buffer.write(found)
+        sys.stdout.buffer.flush()
+    return DONE
+
+
+def _hop(options: argparse.Namespace) -> int:
+    with _open(options.store, readonly=True) as memory:
+        store = memory.store
+        names = {memory.source_digest(name): name for name in memory.sources()}
+        start = _as_digest(options.start, store.width) or memory.source_digest(options.start)
+        if options.trace:
+            ends = store.trace(start, options.hops)
+            found = len(ends) > 1
+        else:
+            ends, mask = store.hop(start, options.hops)
+            ends, found = ends[mask], bool(mask.any())
+        steps = [bytes(end) for end in ends]
+    answer = [{"digest": step.hex(), "source": names.get(step)} for step in steps]
+    lines = [names.get(step) or step.hex() for step in steps]
+    _print(options, answer, "\n".join(lines) if found else f"no {options.hops} hops from there")
+    return DONE if found else NO
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with _open(options.store, readonly=True) as memory:
+        found = memory.store.verify()
+    lines = [f"{found.checked} records checked, {len(found.damage)} things wrong", *found.damage]
+    _print(options, found.to_dict(), "\n".join(lines))
+    return DONE if found.ok else NO
+
+
+def _stats(options: argparse.Namespace) -> int:
+    with _open(options.store, readonly=True) as memory:
+        figures = memory.store.statistics()
+    width = max(map(len, figures))
+    lines = [f"{name.ljust(width)}  {_shown(value)}" for name, value in figures.items()]
+    _print(options, figures, "\n".join(lines))
+    return DONE
+
+
+def _compact(options: argparse.Namespace) -> int:
+    if not os.path.isdir(options.store):
+        raise ValueError(f"there is no store at {options.store}")
+    with _open(options.store) as memory:
+        before = memory.store.statistics()["storage_bytes"]
+        memory.store.compact()
+        after = memory.store.statistics()["storage_bytes"]
+    answer = {"bytes_before": before, "bytes_after": after}
+    _print(options, answer, f"{before} bytes before, {after} after")
+    return DONE
+
+
+# -- helpers ------------------------------------------------------------------------------------
+
+
+class _Opened:
+    """A memory whose store is closed at the end, committing what was written."""
+
+    def __init__(self, path: str, readonly: bool) -> None:
+        from hashmem.memory import Memory
+        from hashmem.store import MemoryStore
+
+        self.memory = Memory(MemoryStore(path, readonly=readonly))
+
+    def __enter__(self) -> Any:
+        self.memory.store.__enter__()
+        return self.memory
+
+    def __exit__(self, *exception: Any) -> None:
+        self.memory.store.__exit__(*exception)
+
+
+def _open(path: str, *, readonly: bool = False) -> _Opened:
+    return _Opened(path, readonly)
+
+
+def _as_digest(text: str, width: int) -> bytes | None:
+    """The digest that `text` is in hexadecimal, None where it is something else."""
+    if len(text) != 2 * width:
+        return None
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return None
+
+
+def _print(options: argparse.Namespace, answer: Any, text: str) -> None:
+    print(json.dumps(answer, default=_plain) if options.json else text)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON cannot hold: bytes become hexadecimal, the rest its text."""
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+def _sentence(done: dict[str, Any]) -> str:
+    skipped = ", ".join(f"{count} {reason}" for reason, count in done["skipped"].items())
+    return (
+        f"{done['files']} files, {done['characters']} characters, {done['chunks']} chunks, "
+        f"{done['records']} new records, {done['links']} links"
+        + (f"; left out: {skipped}" if skipped else "")
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
