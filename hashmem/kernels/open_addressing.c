@@ -37,6 +37,10 @@
 #define HIGH_BITS 13
 #define LOW_BITS 16
 #define MAX_ENTRIES ((uint64_t)1 << 34)
+#define NONE UINT64_MAX
+#define FLIGHTS 32 /* searches under way at once */
+#define AHEAD 24   /* digests between asking for a line and using it, in kernels that write */
+#define RING 64    /* their hashes: a power of two above 2 * AHEAD */
 
 typedef struct {
     Py_buffer borrowed[4]; /* buckets, keys, digests, values */
@@ -51,7 +55,7 @@ typedef struct {
 typedef struct {
     uint8_t *bucket;
     unsigned slot;
-    int64_t entry; /* -1: not there */
+    uint64_t entry; /* or NONE */
 } Place;
 
 ALWAYS_INLINE uint8_t tag_of(uint64_t hash) {
@@ -122,12 +126,12 @@ ALWAYS_INLINE Place locate(const Table *t, const uint8_t *digest, size_t width, 
             const unsigned slot = lowest(mask);
             const uint64_t entry = entry_at(bucket, slot);
             if (LIKELY(entry < t->count && same_digest(t->digests + entry * width, digest, width)))
-                return (Place){bucket, slot, (int64_t)entry};
+                return (Place){bucket, slot, entry};
         }
         if (LIKELY(!bucket[OVERFLOW])) break;
         bucket = next_bucket(t, bucket, hash);
     }
-    return (Place){NULL, 0, -1};
+    return (Place){NULL, 0, NONE};
 }
 
 /* Put `entry` into the first free slot from its home on. How many buckets that touched, or 0 where
@@ -149,13 +153,26 @@ ALWAYS_INLINE uint64_t place(const Table *t, uint64_t hash, uint64_t entry) {
     return 0;
 }
 
-/* Kernels work on item i while they fetch what item i + AHEAD will touch. */
-#define AHEAD 24
-#define RING 64 /* hashes in flight: a power of two above 2 * AHEAD */
+/* One search under way. */
+typedef struct {
+    uint64_t hash;
+    uint8_t *bucket;
+    uint32_t mask;   /* its slots still to compare; 0: the bucket itself is still to be read */
+    uint32_t passed; /* buckets before it */
+    Py_ssize_t i;    /* which digest */
+} Flight;
 
 ALWAYS_INLINE void approach(const Table *t, const uint8_t *digest, size_t width, uint64_t *hash) {
     *hash = hash_digest(digest, width, t->keys);
     PREFETCH(home_of(t, *hash));
+}
+
+ALWAYS_INLINE void take_off(const Table *t, Flight *f, const uint8_t *digests, Py_ssize_t i,
+                            size_t width) {
+    approach(t, digests + i * width, width, &f->hash);
+    f->bucket = home_of(t, f->hash);
+    f->mask = f->passed = 0;
+    f->i = i;
 }
 
 /* Ask for the entry that the home bucket points to, or else for the next bucket. */
@@ -170,22 +187,6 @@ ALWAYS_INLINE void approach_entry(const Table *t, uint64_t hash, size_t width) {
         PREFETCH(next_bucket(t, bucket, hash));
     }
 }
-
-/* Run `statement` for i in 0..n-1 with its `hash`, after its bucket and entry have been asked for. */
-#define FOR_EACH_DIGEST(digests, n, statement)                                          \
-    do {                                                                                \
-        uint64_t ring[RING];                                                            \
-        const Py_ssize_t ahead_ = (n) > AHEAD ? AHEAD : 1;                              \
-        for (Py_ssize_t step_ = 0; step_ < (n) + 2 * ahead_; step_++) {                 \
-            if (step_ < (n))                                                            \
-                approach(t, (digests) + step_ * width, width, &ring[step_ % RING]);     \
-            const Py_ssize_t next_ = step_ - ahead_, i = next_ - ahead_;                \
-            if (next_ >= 0 && next_ < (n)) approach_entry(t, ring[next_ % RING], width); \
-            if (i < 0) continue;                                                        \
-            const uint64_t hash = ring[i % RING];                                       \
-            statement                                                                   \
-        }                                                                               \
-    } while (0)
 
 static int borrow_table(PyObject *const *args, int write, Table *t) {
     memset(t, 0, sizeof *t);
@@ -233,12 +234,50 @@ static int borrow_batch(const Table *t, PyObject *queries, PyObject *out, Py_buf
     return -1;
 }
 
+/* Write to out[i] the value of digest i, or `missing`.
+ *
+ * Searches differ in length, so they are interleaved: each of FLIGHTS takes one step, asks for what
+ * its next step reads, and gives way; one that has ended starts the next digest's (Kocberber,
+ * Falsafi and Grot, "Asynchronous memory access chaining", VLDB 2015). */
 ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *out,
                             int64_t missing, size_t width) {
-    FOR_EACH_DIGEST(queries, n, {
-        const Place found = locate(t, queries + i * width, width, hash);
-        out[i] = found.entry < 0 ? missing : t->values[found.entry];
-    });
+    Flight flights[FLIGHTS];
+    Py_ssize_t started = 0;
+    int flying = 0;
+    while (flying < FLIGHTS && started < n)
+        take_off(t, &flights[flying++], queries, started++, width);
+    for (int at = 0; flying; at = at + 1 < flying ? at + 1 : 0) {
+        Flight *f = &flights[at];
+        int64_t answer = missing;
+        if (f->mask) {
+            const uint64_t entry = entry_at(f->bucket, lowest(f->mask));
+            if (LIKELY(entry < t->count &&
+                       same_digest(t->digests + entry * width, queries + f->i * width, width))) {
+                answer = t->values[entry];
+                goto landed;
+            }
+            f->mask &= f->mask - 1;
+        } else {
+            f->mask = matches(f->bucket, tag_of(f->hash));
+        }
+        if (f->mask) {
+            const uint64_t entry = entry_at(f->bucket, lowest(f->mask));
+            prefetch_digest(t->digests + entry * width, width);
+            PREFETCH(t->values + entry);
+            continue;
+        }
+        if (f->bucket[OVERFLOW] && ++f->passed < t->n_buckets) {
+            f->bucket = next_bucket(t, f->bucket, f->hash);
+            PREFETCH(f->bucket);
+            continue;
+        }
+    landed:
+        out[f->i] = answer;
+        if (started < n)
+            take_off(t, f, queries, started++, width);
+        else
+            *f = flights[--flying];
+    }
 }
 
 /* open_find(table…, queries: uint8[n][width], out: int64[n], missing) */
@@ -270,28 +309,33 @@ typedef struct {
 
 ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *values,
                                     uint8_t *new, Insertion *how, size_t width) {
-    FOR_EACH_DIGEST(queries, n, {
-        const uint8_t *digest = queries + i * width;
-        const int64_t known = locate(t, digest, width, hash).entry;
-        new[i] = known < 0;
-        if (known >= 0) {
+    uint64_t ring[RING];
+    for (Py_ssize_t step = 0; step < n + 2 * AHEAD; step++) {
+        if (step < n) approach(t, queries + step * width, width, &ring[step % RING]);
+        const Py_ssize_t next = step - AHEAD, at = next - AHEAD;
+        if (next >= 0 && next < n) approach_entry(t, ring[next % RING], width);
+        if (at < 0) continue;
+        const uint8_t *digest = queries + at * width;
+        const uint64_t hash = ring[at % RING];
+        const uint64_t known = locate(t, digest, width, hash).entry;
+        new[at] = known == NONE;
+        if (known != NONE) {
             if (how->interning)
-                values[i] = t->values[known];
+                values[at] = t->values[known];
             else
-                t->values[known] = values[i];
+                t->values[known] = values[at];
             continue;
         }
-        if (t->count >= how->room) return i;
-        const uint64_t entry = t->count;
-        const uint64_t probes = place(t, hash, entry);
-        if (!probes) return i;
+        if (t->count >= how->room) return at;
+        const uint64_t entry = t->count, probes = place(t, hash, entry);
+        if (!probes) return at;
         memcpy(t->digests + entry * width, digest, width);
-        if (how->interning) values[i] = (int64_t)entry + how->offset;
-        t->values[entry] = values[i];
+        if (how->interning) values[at] = (int64_t)entry + how->offset;
+        t->values[entry] = values[at];
         t->count++;
         if (probes > how->longest) how->longest = probes;
-        if (UNLIKELY(probes > how->limit)) return i + 1;
-    });
+        if (UNLIKELY(probes > how->limit)) return at + 1;
+    }
     return n;
 }
 
@@ -340,16 +384,22 @@ KERNEL(hashmem_open_intern) {
 ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t n, uint8_t *out,
                                     int64_t *holes, size_t width) {
     Py_ssize_t removed = 0;
-    FOR_EACH_DIGEST(queries, n, {
-        const Place found = locate(t, queries + i * width, width, hash);
-        out[i] = found.entry >= 0;
-        if (found.entry < 0) continue;
+    uint64_t ring[RING];
+    for (Py_ssize_t step = 0; step < n + 2 * AHEAD; step++) {
+        if (step < n) approach(t, queries + step * width, width, &ring[step % RING]);
+        const Py_ssize_t next = step - AHEAD, at = next - AHEAD;
+        if (next >= 0 && next < n) approach_entry(t, ring[next % RING], width);
+        if (at < 0) continue;
+        const uint64_t hash = ring[at % RING];
+        const Place found = locate(t, queries + at * width, width, hash);
+        out[at] = found.entry != NONE;
+        if (found.entry == NONE) continue;
         found.bucket[found.slot] = 0;
         set_entry(found.bucket, found.slot, 0);
         for (uint8_t *b = home_of(t, hash); b != found.bucket; b = next_bucket(t, b, hash))
             if (b[OVERFLOW] != SATURATED) b[OVERFLOW]--;
-        holes[removed++] = found.entry;
-    });
+        holes[removed++] = (int64_t)found.entry;
+    }
     return removed;
 }
 
@@ -377,9 +427,8 @@ KERNEL(hashmem_open_delete) {
 
 ALWAYS_INLINE uint64_t build_all(const Table *t, uint64_t limit, size_t width) {
     uint64_t longest = 0, ring[RING];
-    const uint64_t n = t->count;
-    for (uint64_t step = 0; step < n + AHEAD; step++) {
-        if (step < n) approach(t, t->digests + step * width, width, &ring[step % RING]);
+    for (uint64_t step = 0; step < t->count + AHEAD; step++) {
+        if (step < t->count) approach(t, t->digests + step * width, width, &ring[step % RING]);
         if (step < AHEAD) continue;
         const uint64_t entry = step - AHEAD, probes = place(t, ring[entry % RING], entry);
         if (probes > longest) longest = probes;
@@ -417,18 +466,18 @@ ALWAYS_INLINE Place locate_entry(const Table *t, uint64_t hash, uint64_t entry) 
     for (uint64_t probe = 0; probe < t->n_buckets; probe++) {
         for (uint32_t mask = matches(bucket, tag); mask; mask &= mask - 1)
             if (entry_at(bucket, lowest(mask)) == entry)
-                return (Place){bucket, lowest(mask), (int64_t)entry};
+                return (Place){bucket, lowest(mask), entry};
         if (!bucket[OVERFLOW]) break;
         bucket = next_bucket(t, bucket, hash);
     }
-    return (Place){NULL, 0, -1};
+    return (Place){NULL, 0, NONE};
 }
 
 ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *to, Py_ssize_t n,
                             size_t width) {
-    for (Py_ssize_t base = 0; base < n; base += GROUP) {
-        const int size = n - base < GROUP ? (int)(n - base) : GROUP;
-        uint64_t hashes[GROUP];
+    for (Py_ssize_t base = 0; base < n; base += FLIGHTS) {
+        const int size = n - base < FLIGHTS ? (int)(n - base) : FLIGHTS;
+        uint64_t hashes[FLIGHTS];
         for (int i = 0; i < size; i++) {
             const uint64_t entry = (uint64_t)from[base + i];
             if (entry >= t->count) continue;
@@ -438,7 +487,7 @@ ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *
             const uint64_t entry = (uint64_t)from[base + i], target = (uint64_t)to[base + i];
             if (entry >= t->count || target >= t->count) continue;
             const Place found = locate_entry(t, hashes[i], entry);
-            if (found.entry < 0) continue;
+            if (found.entry == NONE) continue;
             set_entry(found.bucket, found.slot, target);
             memcpy(t->digests + target * width, t->digests + entry * width, width);
             t->values[target] = t->values[entry];

@@ -58,6 +58,7 @@ class DigestTable(MutableMapping[bytes, int]):
     _max_load: ClassVar[float]
     _highest_load: ClassVar[float]
     _most_entries: ClassVar[int]
+    _growth: ClassVar[int]  # times as many entries as now, for the next index
     _room: int  # entries the index takes before it must grow
 
     def __init__(
@@ -287,8 +288,8 @@ class DigestTable(MutableMapping[bytes, int]):
             self._resize(self._bounded(max(expected, _with_slack(self._count))))
         if self._count >= self._room:
             self._strikes = 0
-            # A quarter more than expected, so that the next batch does not double the index.
-            self._rebuild(self._bounded(max(expected + expected // 4, 2 * self._count)))
+            # A quarter more than expected, so that the next batch does not rebuild it.
+            self._rebuild(self._bounded(max(expected + expected // 4, self._growth * self._count)))
 
     def _bounded(self, entries: int) -> int:
         return min(entries, self._most_entries)

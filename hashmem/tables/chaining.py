@@ -26,6 +26,7 @@ class ChainingTable(DigestTable):
     _max_load = 2.0  # entries a bucket
     _highest_load = 8.0
     _most_entries = 1 << 33
+    _growth = 2
 
     def _make_columns(self, capacity: int) -> None:
         self._nodes = Column(capacity, (2,), np.int64)

@@ -32,9 +32,10 @@ class OpenAddressingTable(DigestTable):
     Takes 8 to 12 bytes an entry beyond digest and value; up to 2^34 entries.
     """
 
-    _max_load = 0.8  # entries a slot
+    _max_load = 0.85  # entries a slot
     _highest_load = 0.85
     _most_entries = 1 << 34
+    _growth = 3
 
     def _make_columns(self, capacity: int) -> None:
         self._values = Column(capacity, (), np.int64)
