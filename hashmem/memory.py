@@ -36,6 +36,7 @@ _SUMMARIES = "memory.summary."
 _BATCH = 1 << 22  # characters that `add_many` stores at a time
 _CANDIDATES = 300  # read and scored by their words at least, and 20 for each hit asked for
 _PER_HIT = 20
+_NAMES = 4  # of a chunk's places, those whose names count in ranking
 
 
 class Place(NamedTuple):
@@ -152,10 +153,10 @@ class Memory:
         """Find the at most `k` chunks that answer `query` best, best first.
 
         In two stages: the summaries choose the max(300, 20 · k) nearest chunks, and these are
-        read and ranked by the words they share with the query (`hashmem.retrieval.bm25`). A chunk
-        that shares none is no hit, and a query of stop words alone has none. What was added and
-        not committed is found. The first search reads all summaries; then
-        O(chunks · words of the query).
+        read and ranked by the words that they and the names of their sources share with the query
+        (`hashmem.retrieval.bm25`). A chunk that shares none is no hit, and a query of stop words
+        alone has none. What was added and not committed is found. The first search reads all
+        summaries; then O(chunks · words of the query).
 
         Raises `ValueError` where k < 1, `TypeError` where the query is no str.
         """
@@ -174,25 +175,23 @@ class Memory:
                 self.summary.sparse,
             )
             with self.store.get_many(nearest) as records:
-                # Those of a rolled back transaction are not there any more.
-                found = [(i, text) for i, text in enumerate(records) if text is not None]
-            scores = bm25(asked, hash_words(text for _, text in found), len(index))
-            ranked = np.argsort(-scores, kind="stable")[: np.count_nonzero(scores > 0)]
-            hits: list[Hit] = []
-            for at in range(0, len(ranked), k):
-                best = ranked[at : at + k]
-                digests = nearest[[found[i][0] for i in best]]
-                for i, digest, about in zip(
-                    best, digests, self.store.metadata_many(digests), strict=True
-                ):
-                    # A record that is no chunk any more has its summary still, but no places.
-                    if about is not None and about.get("places"):
-                        places = sorted(Place(*place) for place in about["places"])
-                        text = found[i][1].decode()
-                        hits.append(Hit(bytes(digest), float(scores[i]), text, places))
-                if len(hits) >= k:
-                    break
-        return hits[:k]
+                found = [
+                    (bytes(digest), text, about["places"])
+                    for digest, text, about in zip(
+                        nearest, records, self.store.metadata_many(nearest), strict=True
+                    )
+                    # What is no chunk any more may have a summary still.
+                    if text is not None and about is not None and "places" in about
+                ]
+        read = hash_words(_with_names(text, places) for _, text, places in found)
+        scores = bm25(asked, read, len(index))
+        order = np.argsort(-scores, kind="stable")[: min(k, np.count_nonzero(scores > 0))]
+        hits = []
+        for i in order.tolist():
+            digest, text, places = found[i]
+            where = sorted(Place(*place) for place in places)
+            hits.append(Hit(digest, float(scores[i]), text.decode(), where))
+        return hits
 
     def refresh(self) -> None:
         """Take in what changed in the store behind this object's back."""
@@ -316,6 +315,12 @@ def _cut(
                 f"source {source!r}: character {at} ({text[at]!r}) is half of a surrogate pair and "
                 "has no UTF-8: decode the text with errors='replace'"
             ) from None
+
+
+def _with_names(text: bytes, places: list[list[Any]]) -> bytes:
+    """A chunk as it is ranked: the names of sources it stands in say twice what it is about."""
+    names = {source: None for source, _, _ in places[:_NAMES]}
+    return b"\n".join([text, *(name.encode() for name in names for _ in range(2))])
 
 
 def _source_payload(source: str) -> bytes:

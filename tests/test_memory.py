@@ -187,7 +187,7 @@ def memory():
 @pytest.mark.parametrize(
     ("query", "source", "says"),
     [
-        ("add an argument to the parser", "argparse", "def add_argument"),
+        ("print usage and exit with an error message", "argparse", "def error("),
         ("parse a json array", "json.decoder", "def JSONArray"),
         ("wait until the thread terminates", "threading", "def join"),
         ("get the source code of an object", "inspect", "def getsource"),
@@ -309,3 +309,26 @@ def test_an_index_is_a_dict_of_summaries(steps):
             assert sorted(found) == sorted(key for key, score in scores.items() if score > 1e-6)
             ranked = [scores[key] for key in found]
             np.testing.assert_allclose(ranked, sorted(ranked, reverse=True), atol=1e-5)
+
+
+def test_the_names_of_sources_say_what_their_text_is_about():
+    memory = Memory(MemoryStore())
+    memory.add("def total(values): return sum(values)\n", "invoice/report.py")
+    memory.add("def total(values): return max(values)\n", "chess/board.py")
+    hits = memory.search("total of an invoice")
+    assert [hit.places[0].source for hit in hits] == ["invoice/report.py", "chess/board.py"]
+    assert memory.search("total on the chess board")[0].places[0].source == "chess/board.py"
+
+
+def test_a_record_that_was_there_before_outlives_its_places():
+    store = MemoryStore()
+    plain, described = store.put(b"one\n"), store.put(b"two\n", {"mine": 1})
+    memory = Memory(store, cut=lambda text: chunk_lines(text, 1))
+    memory.add("one\ntwo\nthree\n", "a")
+    assert memory.search("two")[0].places == [Place("a", 2, 2)]
+    assert memory.remove("a")
+    assert memory.search("two") == []
+    assert Memory(store).search("two") == []
+    assert len(store) == 2
+    assert store.metadata(plain) is None
+    assert store.metadata(described) == {"mine": 1}

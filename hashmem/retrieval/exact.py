@@ -2,7 +2,8 @@
 
 Rows may be stored as float32, float16 or int8; scores are float32. Queries that are mostly zero,
 as those of hashed words are, read only the columns they touch: keep such rows in Fortran order
-(column after column) and a query over n rows costs n · (its non-zero values).
+(column after column), and a query over n rows reads n · (its non-zero values) of them, one after
+the other. A dense query over int8 rows costs their conversion to float32 as well.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from hashmem.retrieval.bm25 import inverse_document_frequency
 __all__ = ["scores_of", "top_k", "weigh_rare"]
 
 _BLOCK = 4096  # rows a step
-_SPARSE = 8  # a query with fewer than one value in so many not zero is taken column by column
+_SPARSE = 4  # a query with fewer than one value in so many not zero is taken column by column
 
 
 def top_k(
@@ -71,14 +72,17 @@ def scores_of(
     if scales is not None and scales.shape != rows.shape[:1]:
         raise ValueError(f"scales {scales.shape} must hold one value for each of {len(rows)} rows")
     touched = np.flatnonzero(query)  # NaN is not zero either
+    dense = len(touched) * _SPARSE >= len(query)
     scores = np.zeros(len(rows), np.float32)
-    if len(touched) * _SPARSE < len(query):
+    if dense and rows.dtype == np.float32:
+        np.matmul(rows, query, out=scores)
+    elif dense and rows.flags.c_contiguous:
+        for at in range(0, len(rows), _BLOCK):
+            block = rows[at : at + _BLOCK].astype(np.float32)
+            np.matmul(block, query, out=scores[at : at + _BLOCK])
+    else:
         for column in touched.tolist():
             scores += rows[:, column] * query[column]
-    else:
-        for at in range(0, len(rows), _BLOCK):
-            block = np.asarray(rows[at : at + _BLOCK], np.float32)
-            np.matmul(block, query, out=scores[at : at + _BLOCK])
     return scores if scales is None else scores * scales
 
 
