@@ -34,10 +34,10 @@ pip install -e .[bench]
 python -m bench
 ```
 
-Rivals run in rounds, one after another, so that drift of the machine hits all alike. Cells give
-the median over the rounds, the 10th and 90th percentile in brackets, and how many times the first
-row it is, the ratio being taken within each round. Lower is better in every table. In bold: the
-lowest of each column, floors left aside. *Floors* are limits of the machine or yardsticks.
+Rivals run in rounds, one after another, so that drift of the machine hits all alike. Each cell
+gives the median over the rounds, [its 10th and 90th percentile], and (how many times the first row
+it is), taken within each round. Lower is better in every table, and the lowest of a column is in
+bold, floors left aside. *Floors* are limits of the machine or yardsticks.
 """
 
 
@@ -63,7 +63,7 @@ def _cell(row: dict[str, Any], baseline: dict[str, Any] | None, best: float) -> 
     if low != middle or high != middle:
         text += f" [{low}, {high}]"
     if baseline is not None and baseline is not row:
-        text += f" {_times(row, baseline)}×"
+        text += f" ({_times(row, baseline)}×)"
     return text
 
 
