@@ -319,8 +319,8 @@ def _cut(
 
 def _with_names(text: bytes, places: list[list[Any]]) -> bytes:
     """A chunk as it is ranked: the names of sources it stands in say twice what it is about."""
-    names = {source: None for source, _, _ in places[:_NAMES]}
-    return b"\n".join([text, *(name.encode() for name in names for _ in range(2))])
+    names = dict.fromkeys(source for source, _, _ in places[:_NAMES])
+    return text + "\n".join(["", *names]).encode() * 2
 
 
 def _source_payload(source: str) -> bytes:

@@ -23,6 +23,7 @@ __all__ = ["bm25", "inverse_document_frequency"]
 
 _K1, _B = 1.2, 0.75  # the usual middle values
 _TOGETHER = 0.5  # of a word's worth for standing beside the one it stands beside in the query
+_LOW = 0xFFF  # the bits of a hash looked at first
 _JOIN = np.uint64(0xC2B2AE3D27D4EB4F)  # any odd number: makes pairs of words comparable as one
 
 
@@ -56,9 +57,14 @@ def _count(wanted: NDArray[np.uint64], texts: HashedWords) -> NDArray[np.int64]:
     n, m = len(texts.offsets) - 1, len(wanted)
     if not m:
         return np.zeros((n, 0), np.int64)
-    at = np.searchsorted(wanted[:-1], texts.hashes)
-    hit = wanted[at] == texts.hashes
-    rows = np.repeat(np.arange(n), np.diff(texts.offsets))[hit]
+    # Most words are not wanted: their low bits alone say so, ten times faster than a search.
+    likely = np.zeros(_LOW + 1, np.bool_)
+    likely[wanted & np.uint64(_LOW)] = True
+    places = np.flatnonzero(likely[texts.hashes & np.uint64(_LOW)])
+    words = texts.hashes[places]
+    at = np.searchsorted(wanted[:-1], words)
+    hit = wanted[at] == words
+    rows = np.searchsorted(texts.offsets, places[hit], "right") - 1
     return np.bincount(rows * m + at[hit], minlength=n * m).reshape(n, m)
 
 
