@@ -14,8 +14,10 @@ from hashmem.kernels.reference.hashing import (
     Digests,
     Hashes,
     bucket_of,
+    bucket_order,
     first_of_each,
     hash_digests,
+    runs,
     same_rows,
     wide,
 )
@@ -181,19 +183,17 @@ def _add(
 def _push(heads: Links, nodes: Nodes, hashes: Hashes, entries: Rows) -> NDArray[np.int64]:
     """Put `entries`, ascending, to the front of their chains. How many went before each there."""
     bucket = bucket_of(hashes, len(heads))
-    order = np.argsort(bucket, kind="stable")
+    order = bucket_order(bucket)
     bucket, links, entries = bucket[order], link_to(hashes[order], entries[order]), entries[order]
-    begins = np.r_[True, bucket[1:] != bucket[:-1]][: len(bucket)]
+    begins, rank = runs(bucket)
     behind = np.empty_like(links)
     behind[1:] = links[:-1]
     behind[begins] = heads[bucket[begins]]
     _links(nodes)[entries] = behind
-    ends = np.r_[begins[1:], True][: len(bucket)]
-    heads[bucket[ends]] = links[ends]
-    starts = np.flatnonzero(begins)
-    rank = np.empty(len(bucket), np.int64)
-    rank[order] = np.arange(len(bucket)) - np.repeat(starts, np.diff(np.r_[starts, len(bucket)]))
-    return rank
+    heads[bucket] = links  # where several go to one head, the last one stays
+    before = np.empty_like(rank)
+    before[order] = rank
+    return before
 
 
 def chain_delete(

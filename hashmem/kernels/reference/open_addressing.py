@@ -14,8 +14,10 @@ from hashmem.kernels.reference.hashing import (
     Digests,
     Hashes,
     bucket_of,
+    bucket_order,
     first_of_each,
     hash_digests,
+    runs,
     same_rows,
     wide,
 )
@@ -27,6 +29,11 @@ SATURATED = 255
 LINE = 64  # bytes
 
 Buckets = NDArray[np.uint8]  # (n_buckets, 64)
+
+# For each set of vacant slots, slot 0 the highest of 12 bits: how many, and which is the i-th.
+_SETS = (np.arange(1 << SLOTS)[:, None] >> np.arange(SLOTS)[::-1] & 1).astype(np.bool_)
+VACANT = _SETS.sum(axis=1)
+VACANT_SLOT = np.argsort(~_SETS, axis=1, kind="stable")
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
@@ -44,14 +51,22 @@ def entries_at(buckets: Buckets, at: Rows, slot: Rows) -> Rows:
     return low | high.astype(np.int64) << 32
 
 
+def _heads(buckets: Buckets, at: Rows) -> Buckets:
+    """The first 16 bytes of each bucket in `at` (n, 16): tags, overflow, high bits."""
+    heads: Buckets = buckets.view("V16")[:, 0][at].view(np.uint8).reshape(-1, 16)
+    return heads
+
+
 def _set_entries(buckets: Buckets, at: Rows, slot: Rows, entries: Rows) -> None:
-    buckets.view("<u4")[at, 4 + slot] = entries & 0xFFFFFFFF
-    # Slots of one bucket share these bytes, and several may change at once: work in place.
-    byte, shift = HIGH_BITS + slot // 4, (slot % 4 * 2).astype(np.uint8)
-    np.bitwise_and.at(buckets, (at, byte), ~(np.uint8(3) << shift))
-    high = (entries >> 32).astype(np.uint8)
+    buckets.view("<u4").reshape(-1)[at * 16 + 4 + slot] = entries & 0xFFFFFFFF
+    # Slots of one bucket share these bytes, and several may change at once: work in place. Below
+    # 2^32 entries they are all zero and stay so.
+    byte, shift = at * LINE + HIGH_BITS + slot // 4, (slot % 4 * 2).astype(np.uint8)
+    flat, high = buckets.reshape(-1), (entries >> 32).astype(np.uint8)
+    if flat[byte].any():
+        np.bitwise_and.at(flat, byte, ~(np.uint8(3) << shift))
     if high.any():
-        np.bitwise_or.at(buckets, (at, byte), high << shift)
+        np.bitwise_or.at(flat, byte, high << shift)
 
 
 def _count_passing(buckets: Buckets, at: Rows, step: int) -> None:
@@ -77,7 +92,7 @@ def _locate(
     pending, at, tags = np.arange(n), bucket_of(hashes, len(buckets)), tag_of(hashes)
     stride = stride_of(hashes)
     for _ in range(len(buckets)):
-        lines = buckets[at, : OVERFLOW + 1]
+        lines = _heads(buckets, at)
         row, column = np.nonzero(lines[:, :SLOTS] == tags[:, None])
         candidates = entries_at(buckets, at[row], column)
         inside = candidates < count
@@ -102,18 +117,15 @@ def _place(buckets: Buckets, hashes: Hashes, entries: Rows) -> int:
     probes = 0
     while len(at) and probes < len(buckets):
         probes += 1
-        order = np.argsort(at, kind="stable")
+        order = bucket_order(at)
         at, tags, entries, stride = at[order], tags[order], entries[order], stride[order]
-        starts = np.flatnonzero(np.r_[True, at[1:] != at[:-1]])
-        sizes = np.diff(np.r_[starts, len(at)])
-        rank = np.arange(len(at)) - np.repeat(starts, sizes)
-        vacant = buckets[at, :SLOTS] == 0
-        ordinal = np.cumsum(vacant, axis=1, dtype=np.uint8)
-        fits = rank < ordinal[:, -1]
-        wanted = vacant[fits] & (ordinal[fits] == rank[fits, None] + 1)
-        slot = wanted.argmax(axis=1)
-        buckets[at[fits], slot] = tags[fits]
-        _set_entries(buckets, at[fits], slot, entries[fits])
+        _, rank = runs(at)
+        vacant = np.packbits(_heads(buckets, at)[:, :SLOTS] == 0, axis=1).view(">u2").ravel() >> 4
+        fits = rank < VACANT[vacant]
+        slot = VACANT_SLOT[vacant[fits], rank[fits]]
+        fitting = at[fits]
+        buckets.reshape(-1)[fitting * LINE + slot] = tags[fits]
+        _set_entries(buckets, fitting, slot, entries[fits])
         passing = ~fits
         at, tags, entries, stride = at[passing], tags[passing], entries[passing], stride[passing]
         _count_passing(buckets, at, 1)
