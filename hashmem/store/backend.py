@@ -41,6 +41,9 @@ class Reader(ABC):
 class Snapshot(Reader):
     """A view of one commit. Hold it briefly: it keeps what was replaced since from being freed."""
 
+    views: dict[int, memoryview]  # for its user to keep values in: emptied when it ends,
+    # closed or inherited by a forked child, where a value that is still used would kill the process
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the view. Values read from it must not be used any more. Idempotent."""

@@ -13,9 +13,13 @@ the one step that decides. Writers look at CURRENT under LOCK, so no two ever wr
 generations. A generation that CURRENT does not name is what an interrupted rewrite left or what
 readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive.
 
+LMDB maps its file, so a file that was cut off would kill the process: its length is checked before
+it is opened (`hashmem.store.lmdb_pages`). The slots of readers that were killed are freed when an
+environment is opened and before each commit, as they would keep LMDB from reusing space.
+
 LMDB forbids opening one file twice in a process and using it across a fork, so environments are
-kept in a table of this process: backends on one file share one, and a forked child forgets what
-it inherited (closing it would clear the parent's reader slots) and opens its own.
+kept in a table of this process: backends on one file share one, and a forked child drops what it
+inherited and opens its own. Reading through a snapshot of the parent's is an error there.
 """
 
 import errno
@@ -32,6 +36,7 @@ import lmdb
 
 from hashmem.errors import StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Backend, Snapshot, Transaction, Version
+from hashmem.store.lmdb_pages import check_length, holds_commits
 
 __all__ = ["FORMAT", "LmdbBackend"]
 
@@ -55,6 +60,7 @@ class LmdbBackend(Backend):
         self.path = str(self._folder)
         self.readonly = readonly
         self._writer = threading.RLock()  # flock holds against processes, this among threads
+        self._pid = os.getpid()
         self._environment: _Environment | None = None
         self._closed = False
         with _explained(f"cannot open {self.path}"):
@@ -80,11 +86,21 @@ class LmdbBackend(Backend):
                 f"{folder} is no store and not empty (it holds {strangers[0]}): give another path"
             )
         with self._lock():
-            if not (folder / "CURRENT").exists():  # nobody was quicker
-                name = _name(1)
-                self._remove(name)  # from a creation that was interrupted
-                _open(folder / name, readonly=False).close()
-                self._point_at(name)
+            if (folder / "CURRENT").exists():  # somebody was quicker
+                return
+            name = _name(1)
+            for path in folder.glob("*.mdb"):
+                if path.name != name or holds_commits(path):
+                    raise StoreFormatError(
+                        f"{folder} holds {path.name} and no file CURRENT to say whether it is in "
+                        f'use: restore CURRENT, two lines, "hashmem {FORMAT}" and the name'
+                    )
+            self._remove(name)  # from a creation that was interrupted
+            fresh = _open(folder / name, create=True)
+            fresh.sync(True)
+            fresh.close()
+            self._point_at(name)
+            _sync(folder.parent)
 
     def _sweep(self) -> None:
         """Unlink the generations not in use, unless somebody is writing just now."""
@@ -104,14 +120,15 @@ class LmdbBackend(Backend):
             ) from None
         lines = text.split("\n")
         kind, _, version = lines[0].partition(" ")
-        if kind != "hashmem" or not version.isdecimal() or len(lines) != 3 or not _ours(lines[1]):
-            raise StoreFormatError(
-                f"{self._folder} is no store: its file CURRENT reads {text!r:.80}"
-            )
-        if int(version) > FORMAT:
+        known = kind == "hashmem" and version.isdecimal() and len(version) < 10
+        if known and int(version) > FORMAT:
             raise StoreFormatError(
                 f"{self._folder} has format version {version}, newer than {FORMAT}, the last one "
                 "this release of hashmem reads: upgrade hashmem"
+            )
+        if not known or len(lines) != 3 or not _is_generation(lines[1]):
+            raise StoreFormatError(
+                f"{self._folder} is no store: its file CURRENT reads {text!r:.80}"
             )
         return lines[1]
 
@@ -149,7 +166,9 @@ class LmdbBackend(Backend):
         return environment.generation, environment.lmdb.info()["last_txnid"]
 
     def snapshot(self) -> Snapshot:
-        return _LmdbSnapshot(self._held() or self._follow())
+        environment = self._held() or self._follow()
+        with _explained(f"cannot read {self.path}"):
+            return _LmdbSnapshot(environment)
 
     @property
     def nbytes(self) -> int:
@@ -164,33 +183,30 @@ class LmdbBackend(Backend):
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         self._must_be_writable()
-        with self._lock():
+        with _explained(f"cannot commit to {self.path}"), self._lock():
             environment = self._follow()
-            with (
-                _explained(f"cannot commit to {self.path}"),
-                environment.lmdb.begin(write=True, buffers=True) as raw,
-            ):
+            environment.lmdb.reader_check()
+            with environment.lmdb.begin(write=True, buffers=True) as raw:
                 yield _LmdbTransaction(raw, (environment.generation, raw.id() - 1))
 
     @contextmanager
     def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
         self._must_be_writable()
-        with self._lock():
+        with _explained(f"cannot rewrite {self.path}"), self._lock():
             old = self._follow()
             name = _name(old.generation + 1)
             self._remove(name)
             try:
-                with _explained(f"cannot rewrite {self.path}"):
-                    fresh = _open(self._folder / name, readonly=False)
-                    try:
-                        with (
-                            _LmdbSnapshot(old) as source,
-                            fresh.begin(write=True, buffers=True) as raw,
-                        ):
-                            yield source, _LmdbTransaction(raw, (old.generation + 1, 0))
-                    finally:
-                        fresh.close()
-                    self._point_at(name)
+                fresh = _open(self._folder / name, create=True)
+                try:
+                    with (
+                        _LmdbSnapshot(old) as source,
+                        fresh.begin(write=True, buffers=True) as raw,
+                    ):
+                        yield source, _LmdbTransaction(raw, (old.generation + 1, 0))
+                finally:
+                    fresh.close()
+                self._point_at(name)
             except BaseException:
                 self._remove(name)
                 raise
@@ -204,9 +220,14 @@ class LmdbBackend(Backend):
     @contextmanager
     def _lock(self, *, wait: bool = True) -> Iterator[None]:
         """Hold the folder's writer lock. Raises `BlockingIOError` if it is held and not `wait`."""
+        if self._pid != os.getpid():  # forked: a thread of the parent may hold the lock for ever
+            self._pid, self._writer = os.getpid(), threading.RLock()
         with self._writer, open(self._folder / "LOCK", "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            yield  # closing the file lets go
+            try:
+                yield
+            finally:  # closing alone would not let go if a child forked meanwhile has the file
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     def _point_at(self, name: str) -> None:
         """Make `name` the generation in use: the step a rewrite hangs on, atomic by rename."""
@@ -216,11 +237,7 @@ class LmdbBackend(Backend):
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, self._folder / "CURRENT")
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(self._folder)
 
     def _remove(self, name: str) -> None:
         for leftover in (name, f"{name}-lock"):
@@ -244,16 +261,21 @@ class _Environment:
         self.name = path.name
         self.generation = int(path.name.partition(".")[0])
         self.pid = os.getpid()
+        check_length(path)
         self.lmdb: Any = _open(path, readonly=readonly)
+        self.lmdb.reader_check()
         self.readonly = readonly
         self.users = 0
         self.snapshots: weakref.WeakSet[_LmdbSnapshot] = weakref.WeakSet()
 
     @classmethod
     def share(cls, path: Path, readonly: bool) -> "_Environment":
-        """Return the environment on `path`, opening it if this process has not."""
+        """Return the environment on `path`, opening it if this process has not.
+
+        Raises `FileNotFoundError` where it is gone.
+        """
         with cls._guard:
-            status = os.stat(path)  # raises FileNotFoundError
+            status = os.stat(path)
             identity = (status.st_dev, status.st_ino)
             found = cls._open.get(identity)
             if found is not None and found.readonly and not readonly:
@@ -265,6 +287,13 @@ class _Environment:
             found.users += 1
             return found
 
+    def begin_read(self) -> Any:
+        try:
+            return self.lmdb.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            self.lmdb.reader_check()  # frees the slots of processes that were killed
+            return self.lmdb.begin(buffers=True)
+
     def release(self) -> None:
         """One user less; the last one closes."""
         with self._guard:
@@ -275,12 +304,17 @@ class _Environment:
 
     @classmethod
     def forget_inherited(cls) -> None:
-        """In a forked child: drop the parent's environments without closing them."""
+        """In a forked child: drop the parent's environments and all that reads from them.
+
+        py-lmdb's `close` unmaps the file here and leaves the parent's slots and locks alone. It
+        must be called: where a frame of a thread that is gone refers to an environment, dropping
+        references does not close it, and py-lmdb refuses to open one that is still open.
+        """
         cls._guard = threading.RLock()
         for environment in cls._open.values():
             for snapshot in list(environment.snapshots):
                 snapshot._forget()
-            environment.lmdb = None
+            environment.lmdb.close()
         cls._open = {}
 
 
@@ -289,11 +323,12 @@ os.register_at_fork(after_in_child=_Environment.forget_inherited)
 
 class _LmdbSnapshot(Snapshot):
     def __init__(self, environment: _Environment) -> None:
+        self._raw: Any = environment.begin_read()
+        self.views = {}
+        self._environment: _Environment | None = environment
         with environment._guard:
             environment.users += 1
             environment.snapshots.add(self)
-        self._environment: _Environment | None = environment
-        self._raw: Any = environment.lmdb.begin(buffers=True)
         self.version = (environment.generation, self._raw.id())
 
     def _transaction(self) -> Any:
@@ -309,6 +344,7 @@ class _LmdbSnapshot(Snapshot):
         return _keys(self._transaction(), prefix)
 
     def close(self) -> None:
+        self.views.clear()
         if self._raw is not None and self._environment is not None:
             self._raw.abort()
             self._environment.snapshots.discard(self)
@@ -316,6 +352,7 @@ class _LmdbSnapshot(Snapshot):
         self._raw = self._environment = None
 
     def _forget(self) -> None:
+        self.views.clear()
         self._raw = self._environment = None
 
     def __del__(self) -> None:
@@ -359,14 +396,29 @@ def _name(generation: int) -> str:
 
 def _ours(name: str) -> bool:
     """Whether a store's folder may hold a file of this name beside CURRENT."""
+    return name in ("LOCK", "CURRENT.new") or _is_generation(name.removesuffix("-lock"))
+
+
+def _is_generation(name: str) -> bool:
     stem, _, kind = name.partition(".")
-    return name in ("LOCK", "CURRENT.new") or (
-        len(stem) >= 6 and stem.isdecimal() and kind in ("mdb", "mdb-lock")
-    )
+    return len(stem) >= 6 and stem.isascii() and stem.isdecimal() and kind == "mdb"
 
 
-def _open(path: Path, *, readonly: bool) -> Any:
-    """Open an LMDB file with as much address space as the system gives, from 1 TiB down."""
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable, where this process may."""
+    with suppress(PermissionError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _open(path: Path, *, readonly: bool = False, create: bool = False) -> Any:
+    """Open an LMDB file with as much address space as the system gives, from 1 TiB down.
+
+    Raises `FileNotFoundError` where it is not there and not to be created.
+    """
     size = MAP_SIZE
     while True:
         try:
@@ -375,12 +427,14 @@ def _open(path: Path, *, readonly: bool) -> Any:
                 map_size=size,
                 subdir=False,
                 readonly=readonly,
-                create=not readonly,
+                create=create,
                 max_readers=MAX_READERS,
                 meminit=False,
                 mode=0o644,
             )
         except lmdb.Error as error:
+            if not path.exists():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
             if "Cannot allocate memory" not in str(error) or size <= 1 << 30:
                 raise
             size //= 4
@@ -404,11 +458,13 @@ def _explained(what: str) -> Iterator[None]:
     except lmdb.Error as error:
         raise StoreError(f"{what}: {error}{_remedy(str(error))}") from error
     except OSError as error:
-        raise StoreError(error.errno, f"{what}: {error.strerror}{_remedy(str(error))}") from error
+        reason = error.strerror or str(error)
+        raise StoreError(error.errno, f"{what}: {reason}{_remedy(reason)}") from error
 
 
 def _remedy(message: str) -> str:
-    if os.strerror(errno.ENOSPC) in message or "MAP_FULL" in message:
+    full = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+    if any(reason in message for reason in [*full, "MAP_FULL"]):
         return "; nothing of this commit was written: free some space and commit again"
     if os.strerror(errno.EROFS) in message or os.strerror(errno.EACCES) in message:
         return "; open it with readonly=True to read it"

@@ -18,6 +18,7 @@ class _RamView(Snapshot, Transaction):
         self.version = version
         self._all: dict[bytes, bytes] | None = values
         self._owner = owner
+        self.views = {}
 
     @property
     def _values(self) -> dict[bytes, bytes]:
@@ -44,6 +45,7 @@ class _RamView(Snapshot, Transaction):
 
     def close(self) -> None:
         self._all = None
+        self.views.clear()
         if self._owner is not None:
             self._owner.snapshots -= 1
             self._owner = None

@@ -36,7 +36,7 @@ class Records(Sequence[bytes | None]):
         self._column = column
         self._packs, self._offsets, self._lengths = places
         self._pending = pending  # position → what is not committed yet
-        self._bodies: dict[int, memoryview] = {}
+        self._bodies = snapshot.views
 
     @property
     def found(self) -> NDArray[np.bool_]:
@@ -87,9 +87,11 @@ class Records(Sequence[bytes | None]):
             )
             for position, pack, offset, length in places:
                 if pack in bodies and not pending and length <= PACK_LIMIT:  # the common case
-                    yield bytes(bodies[pack][offset : offset + length])
-                else:
-                    yield self._read(position, pack, offset, length)
+                    item = bytes(bodies[pack][offset : offset + length])
+                    if len(item) == length:  # else its body is cut off
+                        yield item
+                        continue
+                yield self._read(position, pack, offset, length)
 
     def _read(self, position: int, pack: int, offset: int, length: int) -> bytes | None:
         if self._snapshot is None:
@@ -103,7 +105,6 @@ class Records(Sequence[bytes | None]):
     def close(self) -> None:
         """Let go of the snapshot; items cannot be read any more. Idempotent."""
         snapshot, self._snapshot = self._snapshot, None
-        self._bodies.clear()  # before the snapshot: they are views into it
         if snapshot is not None:
             snapshot.close()
 
@@ -114,5 +115,5 @@ class Records(Sequence[bytes | None]):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_bodies"):
+        if hasattr(self, "_snapshot"):
             self.close()

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "BackendContract": "hashmem.testing.backends",
     "SummaryContract": "hashmem.testing.summaries",
     "TableContract": "hashmem.testing.tables",
     "TableMachine": "hashmem.testing.tables",
