@@ -89,6 +89,22 @@ def test_borders_stand_before_what_begins_at_the_margin():
     assert all(chunk.text.startswith("def f") for chunk in chunks)
 
 
+def test_windows_line_ends_change_no_border():
+    text = "".join(f"def f{i}():\r\n    a = {i}\r\n\r\n    return a\r\n\r\n" for i in range(50))
+    chunks = chunk_content(text, 30, 150)
+    assert all(chunk.text.startswith("def f") for chunk in chunks)
+
+
+def test_borders_are_the_same_for_ever():
+    # Chunks are addressed by their content: another border is another chunk. A change of these
+    # makes every store keep everything twice.
+    text = "".join(f"line {i * i}\n" + "\n" * (i % 7 == 0) for i in range(200)) + "é" + "x" * 500
+    assert [chunk.start for chunk in chunk_content(text, 100, 400)] == BORDERS
+
+
+BORDERS = [0, 320, 533, 817, 1114, 1426, 1738, 2050, 2150, 2250]
+
+
 @pytest.mark.parametrize("cut", [chunk_lines, chunk_words])
 def test_steps_that_go_nowhere_are_refused(cut):
     for size, overlap in ((0, 0), (3, 3), (3, -1)):

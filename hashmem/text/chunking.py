@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hashmem.kernels.reference.ngrams import mix
 from hashmem.text.tokenizing import word_spans
 
 __all__ = ["Chunk", "chunk_content", "chunk_lines", "chunk_words"]
@@ -27,10 +28,10 @@ __all__ = ["Chunk", "chunk_content", "chunk_lines", "chunk_words"]
 Codes: TypeAlias = NDArray[np.uint8] | NDArray[np.uint32]
 Positions: TypeAlias = NDArray[np.int64]
 
-_NEWLINE, _SPACE, _TAB = 10, 32, 9
+_NEWLINE, _RETURN, _SPACE, _TAB = 10, 13, 32, 9
 
-# One random number for each of 256 classes of characters; drawn once, part of the method.
-_GEAR = np.random.Generator(np.random.PCG64(20160622)).integers(0, 1 << 32, 256, dtype=np.uint32)
+# A number without pattern for each value of a character's low byte; part of the method for ever.
+_GEAR = (mix(np.arange(1, 257, dtype=np.uint64)) >> np.uint64(32)).astype(np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +95,15 @@ def chunk_content(text: str, minimum: int = 500, maximum: int = 2000) -> list[Ch
     """
     if not 1 <= minimum <= maximum:
         raise ValueError(f"sizes must be 1 <= minimum <= maximum, not {minimum} and {maximum}")
-    if len(text) <= maximum:
-        lines = _line_starts(_codes(text))
-        return _chunks(text, [0], [len(text)], lines) if text else []
+    if not text:
+        return []
     codes = _codes(text)
-    gear = _gear(codes)
     lines = _line_starts(codes)
-    ranks = _line_ranks(codes, lines, gear)
-    borders = lines.tolist()
     cuts = [0]
+    if len(text) > maximum:
+        gear = _gear(codes)
+        ranks = _line_ranks(codes, lines, gear)
+        borders = lines.tolist()
     while len(text) - cuts[-1] > maximum:
         first, last = cuts[-1] + minimum, cuts[-1] + maximum
         low, high = bisect_left(borders, first), bisect_right(borders, last)
@@ -115,7 +116,7 @@ def chunk_content(text: str, minimum: int = 500, maximum: int = 2000) -> list[Ch
 
 def _line_ranks(codes: Codes, lines: Positions, gear: NDArray[np.uint32]) -> NDArray[np.int64]:
     """How good a border before each line is, (lines,): its structure above, its hash below."""
-    inked = np.flatnonzero((codes != _SPACE) & (codes != _TAB))
+    inked = np.flatnonzero((codes != _SPACE) & (codes != _TAB) & (codes != _RETURN))
     at = np.append(inked, len(codes))[np.searchsorted(inked, lines)]
     indent = np.minimum(at - lines, 63)
     blank = np.append(codes, _NEWLINE)[at] == _NEWLINE

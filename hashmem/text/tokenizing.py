@@ -7,7 +7,8 @@ ASCII are kept, whole runs at a time (a run of Chinese is one word: see the limi
 
 Two forms with one definition: `words` gives strings and is for people, `hash_words` gives 64-bit
 hashes, a hundred times faster, and is for everything that counts or compares. Hashes are equal on
-every machine and in every release that stores the same summary method.
+every machine, for all characters that its Python's Unicode has, and in every release that stores
+the same summary method.
 """
 
 import re
