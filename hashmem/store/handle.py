@@ -1,0 +1,279 @@
+"""The handle on one namespace of a store: opening, taking turns, committing, catching up.
+
+`MemoryStore` is made of this and of what works on records, annotations and links, a file each.
+"""
+
+import os
+import threading
+import warnings
+from typing import Self
+
+from hashmem.digests import WIDTHS, BytesLike, digest, hasher
+from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError
+from hashmem.store.backend import Backend, Reader
+from hashmem.store.layout import Catalogue, Info, namespace_keys
+from hashmem.store.state import State
+
+__all__ = ["Handle"]
+
+KEY_CHECK = b"hashmem: the key of this namespace"
+
+
+class Handle:
+    """One namespace, opened: see `MemoryStore` for the parameters."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        algorithm: str | None = None,
+        namespace: str = "",
+        key: bytes | None = None,
+        readonly: bool = False,
+        backend: Backend | None = None,
+    ) -> None:
+        self._closed = True  # until all below has succeeded
+        if algorithm is not None or key is not None:
+            hasher(algorithm or "sha256", key=key)  # raises on a bad argument, before any file
+        self._lock = threading.RLock()
+        self._backend = backend if backend is not None else _open_backend(path, readonly)
+        self._namespace, self._key = namespace, key
+        try:
+            self._open(algorithm)
+        except BaseException:
+            if backend is None:
+                self._backend.close()
+            raise
+        self._closed = False
+
+    def _open(self, algorithm: str | None) -> None:
+        self._pid = os.getpid()
+        with self._backend.snapshot() as reader:
+            number = Catalogue.read(reader).namespaces.get(self._namespace)
+        if number is None:
+            self._create_namespace(algorithm or "sha256")
+        with self._backend.snapshot() as reader:
+            number = Catalogue.read(reader).namespaces[self._namespace]
+            info = Info.read(reader, number)
+            if info is None:
+                raise CorruptStoreError(f"namespace {self._namespace!r} has lost its record")
+            if algorithm is not None and algorithm != info.algorithm:
+                raise ValueError(
+                    f"this store's digests are {info.algorithm}, not {algorithm}: "
+                    "leave the algorithm out, or choose another namespace"
+                )
+            if self._key_check(info.algorithm) != info.key_check:
+                raise ValueError(
+                    f"namespace {self._namespace!r} "
+                    + ("needs another key" if info.key_check and self._key else "needs a key")
+                    if info.key_check
+                    else f"namespace {self._namespace!r} has no key: leave it out"
+                )
+            self._state = State(number, info)
+            self._state.load(reader)
+            self._version = reader.version
+        self._digest_one = hasher(info.algorithm, key=self._key)
+
+    def _create_namespace(self, algorithm: str) -> None:
+        if self._backend.readonly:
+            raise StoreError(f"there is no namespace {self._namespace!r} to read")
+        with self._backend.write() as transaction:
+            catalogue = Catalogue.read(transaction)
+            if self._namespace in catalogue.namespaces:
+                return  # somebody was quicker
+            number = catalogue.next_namespace
+            catalogue.namespaces[self._namespace] = number
+            catalogue.next_namespace += 1
+            catalogue.write(transaction)
+            Info(algorithm, self._key_check(algorithm)).write(transaction, number)
+
+    def _key_check(self, algorithm: str) -> bytes:
+        return b"" if self._key is None else digest(KEY_CHECK, algorithm, key=self._key)
+
+    # -- what this store is ---------------------------------------------------------------------
+
+    @property
+    def path(self) -> str | None:
+        """The folder, None in RAM."""
+        return self._backend.path
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the digests' algorithm."""
+        return self._state.info.algorithm
+
+    @property
+    def width(self) -> int:
+        """The bytes of a digest."""
+        return WIDTHS[self.algorithm]
+
+    def digest(self, payload: BytesLike) -> bytes:
+        """Return the digest that `payload` has in this namespace, stored or not."""
+        return digest(payload, self.algorithm, key=self._key)
+
+    # -- transactions ---------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Make everything written since the last commit durable and visible to others, at once.
+
+        One LMDB transaction, on disk when this returns. Where another process has committed in
+        between, what it stored is taken in first, and what both stored is kept once. Raises
+        `StoreError` where it cannot be written (no room, say): nothing is lost then, what is
+        committed stays whole and what is not can be committed again.
+        """
+        with self._writing() as state:
+            if not state.is_pending:
+                return
+            with self._backend.write() as transaction:
+                if transaction.version != self._version:
+                    self._catch_up(transaction)
+                    state = self._state
+                plan = state.write(transaction)
+            state.apply(plan)
+            generation, commit = transaction.version
+            self._version = (generation, commit + 1)
+
+    def rollback(self) -> None:
+        """Forget everything written since the last commit."""
+        with self._writing() as state:
+            state.undo()
+
+    def refresh(self) -> bool:
+        """Take in what others have committed; return whether there was anything.
+
+        What this handle wrote and did not commit stays pending on top of it.
+        """
+        with self._reading():
+            if self._backend.version == self._version:
+                return False
+            self._catch_up()
+            return True
+
+    def _catch_up(self, reader: Reader | None = None) -> None:
+        """Bring the state to the commit that `reader` shows, keeping what is pending."""
+        if reader is None:
+            _ = self._backend.version  # follow a rewrite to its generation
+            with self._backend.snapshot() as snapshot:
+                self._catch_up(snapshot)
+                return
+        pending = self._state.take_pending() if self._state.is_pending else None
+        if reader.version[0] != self._version[0]:
+            info = Info.read(reader, self._state.namespace)
+            if info is None:
+                raise StoreError(f"namespace {self._namespace!r} has been dropped")
+            self._state = State(self._state.namespace, info)
+        self._state.load(reader)
+        self._version = reader.version
+        if pending is not None:
+            self._state.put_back(pending)
+
+    # -- namespaces and the end ------------------------------------------------------------------
+
+    def namespaces(self) -> list[str]:
+        """Return the names of all namespaces of this store."""
+        with self._reading(), self._backend.snapshot() as reader:
+            return sorted(Catalogue.read(reader).namespaces)
+
+    def drop_namespace(self, name: str) -> None:
+        """Remove another namespace with all its records, in one commit of its own.
+
+        Raises `ValueError` on this handle's own namespace and `KeyError` on one that is not there.
+        """
+        if name == self._namespace:
+            raise ValueError(f"{name!r} is the namespace in use: drop it from another")
+        with self._writing(), self._backend.write() as transaction:
+            catalogue = Catalogue.read(transaction)
+            if name not in catalogue.namespaces:
+                raise KeyError(f"no namespace is called {name!r}")
+            for key in namespace_keys(transaction, catalogue.namespaces.pop(name)):
+                transaction.delete(key)
+            catalogue.write(transaction)
+
+    def close(self) -> None:
+        """Commit what is pending and let go of the store. Idempotent.
+
+        Results of `get_many` stay readable until they are closed themselves.
+        """
+        if self._closed:
+            return
+        with self._lock:
+            try:
+                if self._pid == os.getpid() and not self._backend.readonly:
+                    self.commit()
+            finally:
+                self._closed = True
+                self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None and not self._closed:
+            self._state.undo()
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._pid == os.getpid():
+            if self._state.is_pending:
+                warnings.warn(
+                    f"a MemoryStore on {self.path} was dropped with uncommitted writes, "
+                    "which are lost: use it as a context manager, or call commit()",
+                    ResourceWarning,
+                    stacklevel=1,
+                )
+            self._closed = True
+            self._backend.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._state.payloads.count()} records"
+        name = type(self).__name__
+        return f"<{name} {self.path or 'in RAM'}, {self._state.info.algorithm}, {state}>"
+
+    # -- turns ----------------------------------------------------------------------------------
+
+    def _reading(self) -> "_Turn":
+        return _Turn(self)
+
+    def _writing(self) -> "_Turn":
+        if self._backend.readonly:
+            raise StoreError(f"{self.path} was opened read-only")
+        return _Turn(self)
+
+
+class _Turn:
+    """One thread's turn with a store: checks that it is open, and whose process this is."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Handle) -> None:
+        self._store = store
+
+    def __enter__(self) -> State:
+        store = self._store
+        if store._pid != os.getpid():  # forked: another thread of the parent may hold the lock
+            store._lock = threading.RLock()
+        store._lock.acquire()
+        try:
+            if store._closed:
+                raise StoreClosedError("this store is closed")
+            if store._pid != os.getpid():
+                store._open(None)
+        except BaseException:
+            store._lock.release()
+            raise
+        return store._state
+
+    def __exit__(self, *exception: object) -> None:
+        self._store._lock.release()
+
+
+def _open_backend(path: str | os.PathLike[str] | None, readonly: bool) -> Backend:
+    if path is None:
+        from hashmem.store.ram import RamBackend
+
+        if readonly:
+            raise ValueError("a store in RAM starts empty: there is nothing to read in it")
+        return RamBackend()
+    from hashmem.store.lmdb import LmdbBackend
+
+    return LmdbBackend(path, readonly=readonly)

@@ -1,0 +1,131 @@
+"""What leads from record to record: successors and edges, and the ways along them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashmem import hops
+from hashmem.digests import Digests, as_digests
+from hashmem.store.handle import Handle
+from hashmem.store.state import State
+
+__all__ = ["Linking"]
+
+AnyDigests = Digests | Sequence[bytes] | bytes
+
+
+class Linking(Handle):
+    """The part of `MemoryStore` that works on links."""
+
+    def link(self, source: bytes, target: bytes) -> None:
+        """Make `target` the successor of `source`, in place of the one it had.
+
+        Neither needs to be stored: a digest that is not gets a placeholder, which becomes the
+        record when its content is put.
+        """
+        self.link_many(
+            as_digests(source, self.width, "source"), as_digests(target, self.width, "target")
+        )
+
+    def link_many(self, sources: AnyDigests, targets: AnyDigests) -> None:
+        """Make ``targets[i]`` the successor of ``sources[i]``; of equal sources the last wins."""
+        source_digests, target_digests = self._pairs(sources, targets)
+        with self._writing() as state:
+            source_rows, _ = state.intern(source_digests)
+            target_rows, _ = state.intern(target_digests)
+            state.set_successors(source_rows, target_rows)
+
+    def unlink(self, sources: AnyDigests) -> None:
+        """Take the successors of `sources` away."""
+        queries = as_digests(sources, self.width, "sources")
+        with self._writing() as state:
+            rows = state.table.find(queries)
+            known = rows[rows >= 0]
+            state.set_successors(known, np.full(len(known), -1, np.int64))
+
+    def add_link(self, source: bytes, target: bytes, relation: str = "link") -> None:
+        """Add an edge of a relation from `source` to `target`; the same edge twice is one."""
+        self.add_links(
+            as_digests(source, self.width, "source"),
+            as_digests(target, self.width, "target"),
+            relation,
+        )
+
+    def add_links(self, sources: AnyDigests, targets: AnyDigests, relation: str = "link") -> None:
+        """Add an edge from ``sources[i]`` to ``targets[i]`` for each i, all of one relation."""
+        source_digests, target_digests = self._pairs(sources, targets)
+        with self._writing() as state:
+            source_rows, _ = state.intern(source_digests)
+            target_rows, _ = state.intern(target_digests)
+            state.add_edges(source_rows, relation, target_rows)
+
+    def clear_links(self, sources: AnyDigests) -> None:
+        """Remove all edges that lead from `sources`, of every relation."""
+        queries = as_digests(sources, self.width, "sources")
+        with self._writing() as state:
+            rows = state.table.find(queries)
+            known = rows[rows >= 0]
+            state.add_edges(known, None, known)
+
+    def _pairs(self, sources: AnyDigests, targets: AnyDigests) -> tuple[Digests, Digests]:
+        pair = (
+            as_digests(sources, self.width, "sources"),
+            as_digests(targets, self.width, "targets"),
+        )
+        if len(pair[0]) != len(pair[1]):
+            raise ValueError(f"{len(pair[0])} sources cannot be linked to {len(pair[1])} targets")
+        return pair
+
+    def hop(self, starts: AnyDigests, n: int) -> tuple[Digests, NDArray[np.bool_]]:
+        """Follow n successors from each start: digests (m, width) and whether there are so many.
+
+        Where a start is unknown or its chain ends earlier, the mask is False and the digest all
+        zeros. 0 hops lead to the start itself. The digest at the end of a link may be one that is
+        not stored. Cost: see `hashmem.hops.hop`.
+        """
+        queries = as_digests(starts, self.width, "starts")
+        with self._reading() as state:
+            rows = state.table.find(queries)
+            ends = hops.hop(self._all_successors(state), rows, n)
+            found = ends >= 0
+            digests = np.zeros_like(queries)
+            digests[found] = state.table.digests[ends[found]]
+            return digests, found
+
+    def trace(self, start: bytes, limit: int | None = None) -> Digests:
+        """Return the digests from `start` along successors, start included: uint8 (k, width).
+
+        Ends after `limit` hops, at the end of the chain, or before a digest would come again.
+        Empty where `start` is unknown. O(k).
+        """
+        query = as_digests(start, self.width, "start")
+        with self._reading() as state:
+            row = int(state.table.find(query)[0])
+            rows = hops.trace(self._all_successors(state), row, limit)
+            digests: Digests = state.table.digests[rows]
+            return digests
+
+    def neighbours(
+        self, starts: AnyDigests, depth: int = 1, relation: str | None = None
+    ) -> Digests:
+        """Return the digests that 1 to `depth` links lead to from any of `starts`, nearest first.
+
+        Follows the edges of one `relation`, or without it all edges and successors. Each digest
+        comes once, the starts themselves not at all: uint8 (m, width). O(links), and afterwards
+        O(links visited) until links change.
+        """
+        queries = as_digests(starts, self.width, "starts")
+        with self._reading() as state:
+            if relation is not None and relation not in state.relations:
+                number = len(state.relations)  # a relation that no edge has
+            else:
+                number = -1 if relation is None else state.relations.index(relation)
+            offsets, targets = state.links.csr(state.rows, None if number < 0 else number)
+            rows = hops.neighbours(offsets, targets, state.table.find(queries), depth)
+            digests: Digests = state.table.digests[rows]
+            return digests
+
+    def _all_successors(self, state: State) -> NDArray[np.int64]:
+        state.links.successors = hops.grown(state.links.successors, state.rows, -1)
+        return state.links.successors
