@@ -15,6 +15,7 @@ What the awkward cases answer, here and in everything built on this:
 Links may be read by any number of threads while nobody writes.
 """
 
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,22 @@ Rows = NDArray[np.int64]
 def hop(successors: Rows, starts: Rows, n: int) -> Rows:
     """Return the row `n` successors on from each start: int64 (m,), -1 where the chain ended.
 
-    `successors` (rows,) and `starts` (m,) hold rows or -1. Takes min(m · n, rows · log2 n) array
+    `successors` (rows,) and `starts` (m,) hold rows or -1; any other number that is no row counts
+    as -1. Takes min(m · n, rows · log2 n) array
     reads: where n is large, the map "2^k hops on" is squared for each bit of n (doubling), so a
     million hops over a short array cost twenty passes over it. Raises `ValueError` if n < 0.
 
     >>> hop(np.array([1, 2, -1]), np.array([0, 1]), 2)
     array([ 2, -1])
     """
+    n = index(n)
     if n < 0:
         raise ValueError(f"n: the number of hops is 0 or more, not {n}")
     successors = np.ascontiguousarray(successors, np.int64)
     rows = np.ascontiguousarray(starts, np.int64)
     out = np.empty_like(rows)
+    if not len(rows):
+        return out
     if n * len(rows) <= len(successors) * n.bit_length() or n < 2:
         kernels.current.hop(successors, rows, n, out)
         return out
@@ -97,6 +102,7 @@ def neighbours(offsets: Rows, targets: Rows, starts: Rows, depth: int = 1) -> Ro
     found = [np.empty(0, np.int64)]
     for _ in range(depth):
         reached = targets[_ranges(offsets[frontier], offsets[frontier + 1])]
+        reached = reached[(reached >= 0) & (reached < rows)]
         frontier = np.unique(reached[~seen[reached]])
         if not len(frontier):
             break

@@ -33,6 +33,8 @@ _START = _HEADER.size + _SUMS.size  # 64: where the arrays start
 _CONTIGUOUS = 1  # rows are first row, first row + 1, …: there is no array of rows
 _FIXED = 2  # every item has `item size` bytes: there is no array of lengths
 
+_ROWS = 1 << 48  # more than a store can have
+
 Rows = NDArray[np.int64]
 
 
@@ -114,6 +116,14 @@ def parse(index: memoryview, column: int) -> Pack:
     hasher.update(index[_START:])
     if hasher.intdigest() != index_sum:
         raise CorruptStoreError("a pack's index does not match its checksum")
+    # Sizes are believed only as far as a pack can be large, so that a pack made up to lie, its
+    # checksum right, cannot ask for more memory than a real one.
+    believable = count <= body_bytes <= PACK_LIMIT or not flags & _FIXED
+    if not believable or first + count > _ROWS or parts == 0 or part >= parts:
+        raise CorruptStoreError(
+            f"a pack claims {count} items from row {first} in {body_bytes} bytes, part {part} of "
+            f"{parts}"
+        )
     if flags & _CONTIGUOUS:
         rows = np.arange(first, first + count, dtype=np.int64)
     else:
@@ -123,6 +133,8 @@ def parse(index: memoryview, column: int) -> Pack:
     else:
         stored = np.frombuffer(index, "<u4", count, _START + row_bytes).astype(np.int64)
         lengths = np.where(stored == REMOVED, -1, stored)
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < _ROWS:
+        raise CorruptStoreError("a pack speaks of a row that no store can have")
     if int(np.maximum(lengths, 0).sum()) != body_bytes:
         raise CorruptStoreError(f"a pack's items do not add up to its {body_bytes} bytes")
     return Pack(rows, lengths, body_bytes, body_sum, part, parts)
