@@ -1,17 +1,22 @@
 """Writes docs/api.md from the docstrings: python docs/build_api.py (a test holds it up to date)."""
 
+import ast
+import contextlib
+import functools
 import importlib
 import inspect
-import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+PROPERTIES = (property, functools.cached_property)
 MODULES = [
     "hashmem",
     "hashmem.digests",
     "hashmem.errors",
     "hashmem.kernels",
+    "hashmem.tables",
     "hashmem.hops",
     "hashmem.store",
     "hashmem.text",
@@ -36,54 +41,77 @@ def render() -> str:
         "batches and `bytes` one at a time. A miss is -1 in tables, None in records and False in a",
         "mask, never an exception in a batch call.\n",
     ]
+    modules = [importlib.import_module(path) for path in MODULES]
+    documented = {id(getattr(module, name)) for module in modules for name in public(module)}
     seen: dict[int, str] = {}
-    for path in MODULES:
-        module = importlib.import_module(path)
+    for module in modules:
+        path = module.__name__
         parts.append(f"## {path}\n")
         if path != "hashmem":
             parts.append(inspect.cleandoc(module.__doc__ or "").split("\n\n")[0] + "\n")
         for name in public(module):
             value = getattr(module, name)
-            full = f"{path}.{name}"
+            parts.append(f"### {path}.{name}\n")
             if callable(value) and id(value) in seen:
-                parts.append(f"### {full}\n\nSee `{seen[id(value)]}`.\n")
+                parts.append(f"See `{seen[id(value)]}`.\n")
                 continue
-            seen[id(value)] = full
-            parts.append(f"### {full}\n")
-            parts.extend(describe(name, value))
+            seen[id(value)] = f"{path}.{name}"
+            parts.extend(describe(name, value, documented))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def describe(name: str, value: Any) -> Iterator[str]:
+def describe(name: str, value: Any, documented: set[int]) -> Iterator[str]:
     """The entry of one name, without its heading."""
     if inspect.isclass(value):
-        yield fence(signature(name, value)) + text(value)
-        for member, function in methods(value):
-            yield f"#### {name}.{member}\n\n" + fence(signature(member, function)) + text(function)
-    elif inspect.isroutine(value):
-        yield fence(signature(name, value)) + text(value)
-    elif type(value).__module__ == "builtins":
-        yield f"A {type(value).__name__}.\n"
+        yield fence(signature(value)) + text(value)
+        for member, found in members(value, documented):
+            getter = getattr(found, "fget", None) or getattr(found, "func", None)
+            call = signature(getter or found)
+            kind = "property\n" if getter else ""
+            yield f"#### {name}.{member}\n\n" + fence(kind + call) + text(found)
+    elif inspect.isfunction(value):
+        yield fence(signature(value)) + text(value)
     else:
-        yield f"`{value}`\n"
+        yield f"A {type(value).__name__}.\n"
 
 
-def methods(kind: type) -> Iterator[tuple[str, Any]]:
-    """The documented public methods and properties that hashmem's own classes define."""
-    for name, value in inspect.getmembers(kind):
-        owner = next((base for base in kind.__mro__ if name in vars(base)), object)
-        if name.startswith("_") or not owner.__module__.startswith("hashmem"):
+def members(kind: type, documented: set[int]) -> Iterator[tuple[str, Any]]:
+    """The documented public methods and properties of a class, those of bases that have an entry
+    of their own left out."""
+    for name in sorted(dir(kind)):
+        owner = next(base for base in kind.__mro__ if name in vars(base))
+        inherited = owner is not kind and id(owner) in documented
+        if name.startswith("_") or inherited or not owner.__module__.startswith("hashmem"):
             continue
-        found = value.fget if isinstance(value, property) else value
-        if inspect.isroutine(found) and found.__doc__:
+        found = getattr(kind, name) if callable(getattr(kind, name)) else vars(owner)[name]
+        if found.__doc__ and (inspect.isroutine(found) or isinstance(found, PROPERTIES)):
             yield name, found
 
 
-def signature(name: str, value: Any) -> str:
+def signature(value: Any) -> str:
+    """The call as it is written in the source: the same on every version of Python."""
     try:
-        return f"{name}{inspect.signature(value)}"
-    except (TypeError, ValueError):
-        return name
+        tree = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
+    except OSError:  # made by a decorator
+        return f"{value.__name__}({', '.join(inspect.signature(value).parameters)})"
+    if isinstance(tree, ast.ClassDef):
+        made = value.__dict__.get("__init__", value.__init__)
+        if inspect.isfunction(made) and made.__module__.startswith("hashmem"):
+            with contextlib.suppress(OSError, IndentationError):  # a dataclass has no source of it
+                call = ast.parse(textwrap.dedent(inspect.getsource(made))).body[0]
+                if isinstance(call, ast.FunctionDef):
+                    return f"{tree.name}({arguments(call)})"
+        fields = [ast.unparse(part) for part in tree.body if isinstance(part, ast.AnnAssign)]
+        return f"{tree.name}({', '.join(fields)})"
+    if not isinstance(tree, ast.FunctionDef):
+        return str(value.__name__)
+    returns = f" -> {ast.unparse(tree.returns)}" if tree.returns else ""
+    return f"{tree.name}({arguments(tree)}){returns}"
+
+
+def arguments(call: ast.FunctionDef) -> str:
+    listed = ast.unparse(call.args)
+    return listed.removeprefix("self, ").removeprefix("self").removeprefix("cls, ")
 
 
 def fence(code: str) -> str:
@@ -91,11 +119,18 @@ def fence(code: str) -> str:
 
 
 def text(value: Any) -> str:
-    return (inspect.getdoc(value) or "").replace("\n>>> ", "\n    >>> ") + "\n"
+    """The docstring, with its doctests fenced."""
+    lines, inside = [], False
+    for line in (inspect.getdoc(value) or "").split("\n"):
+        if line.startswith(">>> ") and not inside:
+            lines.append("```pycon")
+            inside = True
+        elif not line and inside:
+            lines.append("```")
+            inside = False
+        lines.append(line)
+    return "\n".join([*lines, *(["```"] if inside else [])]) + "\n"
 
 
 if __name__ == "__main__":
-    target = Path(__file__).with_name("api.md")
-    if "--check" in sys.argv:
-        sys.exit(target.read_text() != render() and "docs/api.md is out of date")
-    target.write_text(render())
+    Path(__file__).with_name("api.md").write_text(render())

@@ -4,6 +4,16 @@ Each is a `HashMemError` and also the builtin that a user would catch anyway. Wr
 (a digest of the wrong width, an unknown algorithm) raise plain `ValueError` or `TypeError`.
 """
 
+__all__ = [
+    "CorruptStoreError",
+    "HashMemError",
+    "RecordNotFound",
+    "StoreClosedError",
+    "StoreError",
+    "StoreFormatError",
+    "TableFullError",
+]
+
 
 class HashMemError(Exception):
     """The root of hashmem's own errors."""
