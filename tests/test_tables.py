@@ -1,6 +1,8 @@
 """Both tables against the contract, on both kernels; and what only these tables promise."""
 
+import doctest
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -176,8 +178,6 @@ class TestMemory:
             assert np.mean(overheads) <= bound
 
     def test_a_child_process_has_its_own_copy(self, kind: type[DigestTable]) -> None:
-        import os
-
         table = kind(32)
         digests = random_digests(50_000)
         table.insert(digests, np.arange(50_000))
@@ -264,6 +264,15 @@ class TestCheck:
         open_table._digests.rows[1] = open_table._digests.rows[0]
         self.damaged(open_table, "same digest")
 
+    @pytest.mark.parametrize("kind", TABLES)
+    def test_a_digest_twice_among_many(self, kind: type[DigestTable]) -> None:
+        table = kind(8)
+        table.insert(random_digests(100_000, 8), np.arange(100_000))
+        table.check()
+        table._digests.rows[99_999] = table._digests.rows[1]
+        with pytest.raises(hashmem.CorruptStoreError, match="same digest"):
+            table.check()
+
     def test_a_lost_chain(self, chain_table: ChainingTable) -> None:
         chain_table._heads[np.flatnonzero(chain_table._heads)[0]] = 0
         self.damaged(chain_table, "exactly once")
@@ -292,6 +301,12 @@ class TestCheck:
         first, second = np.flatnonzero(heads)[:2]
         heads[[first, second]] = heads[[second, first]]
         self.damaged(chain_table, "another bucket")
+
+
+def test_the_examples_in_the_docstrings_run() -> None:
+    outcome = doctest.testmod(base)
+    assert outcome.attempted > 5
+    assert outcome.failed == 0
 
 
 def test_theory_agrees_with_its_limits() -> None:

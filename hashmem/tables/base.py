@@ -26,7 +26,6 @@ from hashmem.kernels.reference.hashing import (
     MAX_WIDTH,
     MIN_WIDTH,
     expand_keys,
-    first_of_each,
     hash_digests,
 )
 from hashmem.tables.memory import Column
@@ -47,6 +46,13 @@ class DigestTable(MutableMapping[bytes, int]):
 
     A batch of digests is a uint8 array (n, width); a single digest is `bytes`. The value -1 can be
     stored, but `find` answers -1 for a miss too: `contains` and `table[digest]` tell them apart.
+
+    >>> from hashmem import OpenAddressingTable
+    >>> table = OpenAddressingTable(width=8)
+    >>> table[b"8 bytes."] = 1
+    >>> table.update({b"8 others": 2, b"8 bytes.": 3})
+    >>> list(table.items())
+    [(b'8 bytes.', 3), (b'8 others', 2)]
 
     :param width: bytes of a digest, 8 to 64.
     :param seed: 0 to 2^128 - 1, for the same layout each time; without it a random one. A seed that
@@ -152,7 +158,8 @@ class DigestTable(MutableMapping[bytes, int]):
 
         O(n) expected. Raises `TypeError` or `ValueError` where `digests` is no such array.
 
-        >>> table = OpenAddressingTable(width=8, seed=1)
+        >>> from hashmem import OpenAddressingTable
+        >>> table = OpenAddressingTable(width=8)
         >>> keys = np.arange(16, dtype=np.uint8).reshape(2, 8)
         >>> table.insert(keys, [7, 8])
         array([ True,  True])
@@ -197,7 +204,8 @@ class DigestTable(MutableMapping[bytes, int]):
         A digest that is there keeps its value; the new ones get `first`, `first` + 1, … in order of
         first appearance. O(n) expected. Raises as `insert` does.
 
-        >>> table = OpenAddressingTable(width=8, seed=1)
+        >>> from hashmem import OpenAddressingTable
+        >>> table = OpenAddressingTable(width=8)
         >>> keys = np.repeat(np.arange(3, dtype=np.uint8), 8).reshape(3, 8)
         >>> table.intern(keys[[2, 0, 2]], first=10)
         (array([10, 11, 10]), array([ True,  True, False]))
@@ -382,8 +390,11 @@ class DigestTable(MutableMapping[bytes, int]):
         self._require(0 <= self._count <= min(self._room, self._capacity), "count beyond room")
         rows = self._rows
         hashes = hash_digests(rows, self._keys)
-        distinct, _ = first_of_each(rows, hashes)
-        self._require(len(distinct) == self._count, "two entries hold the same digest")
+        order = np.argsort(hashes)
+        again = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+        twins = rows[np.union1d(order[again], order[again + 1])]
+        distinct = np.unique(twins, axis=0) if len(twins) else twins
+        self._require(len(distinct) == len(twins), "two entries hold the same digest")
         self._check_index(hashes)
 
     def _require(self, holds: bool, what: str) -> None:

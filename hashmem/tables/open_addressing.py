@@ -1,7 +1,7 @@
 """OpenAddressingTable: buckets of one cache line, each with twelve tags and entry indexes.
 
-The layout of a bucket is in `hashmem/kernels/open_addressing.c`. A hit touches three lines at most
-loads: bucket, digest, value; a miss mostly one.
+The layout of a bucket is in `hashmem/kernels/open_addressing.c`. A hit mostly touches three lines:
+bucket, digest, value; a miss one, at the highest load one and a half.
 """
 
 import numpy as np
@@ -29,7 +29,8 @@ PROBE_LIMIT = 64  # buckets
 class OpenAddressingTable(DigestTable):
     """A digest → int64 table with open addressing; see `DigestTable` for what it does.
 
-    Takes 8 to 12 bytes an entry beyond digest and value; up to 2^34 entries.
+    Beyond digest and value an entry takes 12 bytes on average from one growth to the next, 7 just
+    before and 20 just after; up to 2^34 entries.
     """
 
     _max_load = 0.85  # entries a slot
