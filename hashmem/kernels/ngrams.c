@@ -144,20 +144,21 @@ KERNEL(hashmem_count_ngrams) {
     }
     const uint64_t *hashes = b[0].buf;
     const int64_t *offsets = b[1].buf;
-    int32_t *counts = b[2].buf;
+    /* Unsigned: sums beyond 2^31 wrap instead of being undefined. */
+    uint32_t *counts = b[2].buf;
     if (check_offsets(offsets, n, b[0].len / 8, "offsets") < 0) goto fail;
 
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < n; i++) {
-        int32_t *row = counts + i * dims;
+        uint32_t *row = counts + i * dims;
         uint64_t before = 0;
         memset(row, 0, (size_t)dims * 4);
         for (int64_t j = offsets[i]; j < offsets[i + 1]; j++) {
             const uint64_t h = hashes[j];
-            if (h) row[(h >> 32) * (uint64_t)dims >> 32] += (int32_t)(h & 1 ? unigram : -unigram);
+            if (h) row[(h >> 32) * (uint64_t)dims >> 32] += (uint32_t)(h & 1 ? unigram : -unigram);
             if (h && before && bigram) {
                 const uint64_t pair = mix(before * BIGRAM_FACTOR + h);
-                row[(pair >> 32) * (uint64_t)dims >> 32] += (int32_t)(pair & 1 ? bigram : -bigram);
+                row[(pair >> 32) * (uint64_t)dims >> 32] += (uint32_t)(pair & 1 ? bigram : -bigram);
             }
             before = h;
         }

@@ -61,6 +61,8 @@ class TextFiles:
                 found = self._name(entry), _read(entry.path, self.largest)
             except _LeftOut as why:
                 self.skipped[why.reason] += 1
+            except OSError:  # not even its kind can be told
+                self.skipped["unreadable file"] += 1
             else:
                 yield found
 
