@@ -173,9 +173,10 @@ def _retrieval(found: dict[str, Any]) -> str:
         "`bench/retrieval.py`, which repeats this.",
         _table(header, lines),
     ]
-    if "stored again" in found:
-        shares = [[name, str(share)] for name, share in found["stored again"].items()]
-        parts.append(_table(["chunks", "share stored again when one line is added"], shares))
+    for what, figures in found.items():
+        if isinstance(figures, dict):
+            lines = [[name, number(figure)] for name, figure in figures.items()]
+            parts.append(_table(["", what], lines))
     return "\n\n".join(parts)
 
 

@@ -272,3 +272,11 @@ def test_results_are_read_as_written(tables_result, tmp_path):
 
 def test_the_page_is_what_the_results_render_to():
     assert render.PAGE.read_text(encoding="utf-8") == render.render(render.read(harness.RESULTS))
+
+
+def test_what_retrieval_found_is_on_the_page():
+    row = {"chunks": "lines, 28", "task": "line", "text@1": 0.625, "ms": 2.75}
+    found = {"queries": 321, "files": 654, "characters": 98765, "recall": [row]}
+    page = render.render([{**found, "stored again": {"lines, 28": 0.125}}])
+    for figure in ("321", "654", "98 765", "0.625", "2.75", "stored again", "0.125"):
+        assert figure in page
