@@ -52,9 +52,9 @@ class PendingItems:
 
     def lengths(self, rows: Rows) -> tuple[NDArray[np.bool_], Rows]:
         """Tell for each of `rows` whether something is pending, and its bytes (`REMOVED` too)."""
-        known = (rows >= 0) & (rows < len(self._position))
-        if not self._items or not known.any():
+        if not self._items:
             return np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
+        known = (rows >= 0) & (rows < len(self._position))
         position = np.where(known, self._position[np.where(known, rows, 0)], -1)
         return position >= 0, self._lengths[np.maximum(position, 0)]
 

@@ -20,7 +20,8 @@ class Records(Sequence[bytes | None]):
     Nothing is copied when it is made. It holds the snapshot it was read from, and each item is
     copied out as bytes when it is accessed, so items stay valid for ever. While it lives, LMDB
     cannot reuse the space of what is replaced meanwhile: let go of it, or `close` it (it is a
-    context manager too), when done. It stays readable when the store is closed or changed.
+    context manager too), when done. It stays readable when the store is closed or changed. One
+    thread at a time may read it.
 
     Reading one item takes O(its bytes), and the first from a pack looks that pack up.
     """
