@@ -112,6 +112,10 @@ def test_outputs_too_small_are_refused(kernel):
             kernel.count_ngrams(
                 np.ones(5, np.uint64), offsets, 1, 1, dims, np.zeros(size, np.int32)
             )
+    with pytest.raises(ValueError, match="counts"):
+        kernel.count_ngrams(
+            np.ones(5, np.uint64), np.zeros(1, np.int64), 1, 1, 8, np.zeros(8, np.int32)
+        )
 
 
 def test_words_are_cut_and_folded_as_documented():

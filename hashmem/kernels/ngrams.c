@@ -137,8 +137,8 @@ KERNEL(hashmem_count_ngrams) {
         borrow(args[5], &b[2], WRITE, 4, "counts") < 0)
         goto fail;
     const Py_ssize_t n = b[1].len / 8 - 1;
-    if (n < 0 || dims < 1 || dims > INT32_MAX || (n ? b[2].len / n : 0) / 4 != (n ? dims : 0) ||
-        b[2].len % (4 * (n ? n : 1)) != 0) {
+    if (n < 0 || dims < 1 || dims > INT32_MAX || b[2].len % (4 * dims) != 0 ||
+        b[2].len / (4 * dims) != n) {
         PyErr_SetString(PyExc_ValueError, "counts must hold n rows of dims values");
         goto fail;
     }
