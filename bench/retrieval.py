@@ -125,13 +125,13 @@ class Index:
         self.of_source: dict[str, list[int]] = {}
         for at, (source, _) in enumerate(self.chunks):
             self.of_source.setdefault(source, []).append(at)
-        # As `Memory` ranks them: the source's name, twice, is part of what a chunk says.
-        named = (f"{chunk.text}\n{source}\n{source}" for source, chunk in self.chunks)
-        self.words = hash_words(named)
+        # As `Memory` has it: the source's name, twice, is part of what a chunk says.
+        self.named = [f"{chunk.text}\n{source}\n{source}" for source, chunk in self.chunks]
+        self.words = hash_words(self.named)
 
     def summarise(self, method: SummaryMethod) -> None:
         self.method = method
-        self.rows = np.asfortranarray(pack(method.encode(self.texts), method.dtype))
+        self.rows = np.asfortranarray(pack(method.encode(self.named), method.dtype))
         self.scales = row_scales(self.rows)
 
     def by_summary(self, query: str, k: int) -> np.ndarray:

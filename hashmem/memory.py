@@ -3,8 +3,9 @@
 What is kept in the store, next to whatever else is in it:
 
 - a *chunk*: the payload is its text as UTF-8; metadata {"places": [[source, first line, last
-  line], …]}; its summary in the column ``memory.summary.<name of the method>``. A record that was
-  there before it became a chunk has "kept": True as well, and outlives its last place.
+  line], …]}, sorted; in the column ``memory.summary.<name of the method>`` the summary of its text
+  and, twice, the names of its first four sources. A record that was there before it became a chunk
+  has "kept": True as well, and outlives its last place.
 - a *source*: the payload is 0xFF followed by its name (no text begins so in UTF-8), so the name
   alone leads to it; metadata {"source": name, "chunks": the digests of its chunks, joined, in
   order}; a 1 in the column ``memory.source``, by which sources are listed.
@@ -36,7 +37,7 @@ _SUMMARIES = "memory.summary."
 _BATCH = 1 << 22  # characters that `add_many` stores at a time
 _CANDIDATES = 300  # read and scored by their words at least, and 20 for each hit asked for
 _PER_HIT = 20
-_NAMES = 4  # of a chunk's places, those whose names count in ranking
+_NAMES = 4  # sources of a chunk whose names count as part of what it says
 
 
 class Place(NamedTuple):
@@ -153,10 +154,10 @@ class Memory:
         """Find the at most `k` chunks that answer `query` best, best first.
 
         In two stages: the summaries choose the max(300, 20 · k) nearest chunks, and these are
-        read and ranked by the words that they and the names of their sources share with the query
-        (`hashmem.retrieval.bm25`). A chunk that shares none is no hit, and a query of stop words
-        alone has none. What was added and not committed is found. The first search reads all
-        summaries; then O(chunks · words of the query).
+        read and ranked by the words they share with the query (`hashmem.retrieval.bm25`), those
+        of the names of their sources included. A chunk that shares none is no hit, and a query of
+        stop words alone has none. What was added and not committed is found. The first search
+        reads all summaries; then O(chunks · words of the query).
 
         Raises `ValueError` where k < 1, `TypeError` where the query is no str.
         """
@@ -189,7 +190,7 @@ class Memory:
         hits = []
         for i in order.tolist():
             digest, text, places = found[i]
-            where = sorted(Place(*place) for place in places)
+            where = [Place(*place) for place in places]
             hits.append(Hit(digest, float(scores[i]), text.decode(), where))
         return hits
 
@@ -216,34 +217,40 @@ class Memory:
         former = [digest for known in self._chunk_lists(batch) for digest in known]
         affected = list(dict.fromkeys([*payloads, *former]))
 
-        changed: dict[bytes, dict[str, Any] | None] = {}  # chunk → metadata
-        fresh, unused = [], []  # chunks that were none, chunks that are none any more
+        metadata: dict[bytes, dict[str, Any] | None] = {}  # chunk → what changes
+        fresh, renamed, unused = [], [], []  # new chunks, those of other names, none any more
         stored = self.store.contains(affected).tolist()
-        metadata = self.store.metadata_many(affected)
-        for digest, is_stored, known in zip(affected, stored, metadata, strict=True):
-            about = known or {}
-            was_chunk = "places" in about
-            others = [place for place in about.pop("places", ()) if place[0] not in batch]
-            if digest in places or others:
-                if not was_chunk:
+        known = self.store.metadata_many(affected)
+        for digest, is_stored, about in zip(affected, stored, known, strict=True):
+            about = about or {}
+            before = about.pop("places", None)
+            after = [place for place in before or () if place[0] not in batch]
+            after = sorted(after + places.get(digest, []))
+            if after:
+                if before is None:
                     fresh.append(digest)
                     if is_stored:
                         about["kept"] = True
-                changed[digest] = {**about, "places": others + places.get(digest, [])}
-            elif was_chunk:
+                elif _names(before) != _names(after):
+                    renamed.append(digest)
+                places[digest] = after
+                metadata[digest] = {**about, "places": after}
+            elif before is not None:
                 unused.append(digest)
                 if about.pop("kept", False):
-                    changed[digest] = about or None
+                    metadata[digest] = about or None
 
-        rows = pack(self.summary.encode([payloads[d].decode() for d in fresh]), self.summary.dtype)
+        summarised = fresh + renamed
+        payloads.update(self._read([digest for digest in renamed if digest not in payloads]))
+        rows = self._summaries(_with_names(payloads[d], places[d]) for d in summarised)
         self.store.put_many([payloads[digest] for digest in fresh])
-        self.store.set_metadata(list(changed), list(changed.values()))
-        self.store.write_column(self._column, fresh, rows)
-        self.store.delete_many([digest for digest in unused if digest not in changed])
+        self.store.set_metadata(list(metadata), list(metadata.values()))
+        self.store.write_column(self._column, summarised, rows)
+        self.store.delete_many([digest for digest in unused if digest not in metadata])
         self._write_sources(held)
         if self._index is not None:
             self._index.discard(self._digests(unused))
-            self._index.put(self._digests(fresh), rows)
+            self._index.put(self._digests(summarised), rows)
         return {source: self._digests(digests) for source, digests in held.items()}
 
     def _write_sources(self, held: dict[str, list[bytes]]) -> None:
@@ -293,9 +300,23 @@ class Memory:
         digests = digests[~index.contains(digests)]
         for at in range(0, len(digests), 4096):
             block = digests[at : at + 4096]
-            with self.store.get_many(block) as records:
-                texts = ["" if text is None else text.decode() for text in records]
-            index.put(block, pack(self.summary.encode(texts), self.summary.dtype))
+            payloads = self._read(block)
+            metadata = self.store.metadata_many(block)
+            named = [
+                _with_names(payloads.get(bytes(digest), b""), (about or {}).get("places", []))
+                for digest, about in zip(block, metadata, strict=True)
+            ]
+            index.put(block, self._summaries(named))
+
+    def _read(self, digests: Digests | list[bytes]) -> dict[bytes, bytes]:
+        """The payloads of those that are stored."""
+        with self.store.get_many(digests) as records:
+            found = zip(digests, records, strict=True)
+            return {bytes(digest): payload for digest, payload in found if payload is not None}
+
+    def _summaries(self, named: Iterable[bytes]) -> NDArray[Any]:
+        """The rows to store for chunks with their names."""
+        return pack(self.summary.encode([text.decode() for text in named]), self.summary.dtype)
 
     def _digests(self, digests: Sequence[bytes]) -> Digests:
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, self.store.width)
@@ -317,10 +338,14 @@ def _cut(
             ) from None
 
 
-def _with_names(text: bytes, places: list[list[Any]]) -> bytes:
-    """A chunk as it is ranked: the names of sources it stands in say twice what it is about."""
-    names = dict.fromkeys(source for source, _, _ in places[:_NAMES])
-    return text + "\n".join(["", *names]).encode() * 2
+def _names(places: list[list[Any]]) -> list[str]:
+    """The sources that say what a chunk is about: the first few of its own."""
+    return list(dict.fromkeys(source for source, _, _ in places))[:_NAMES]
+
+
+def _with_names(payload: bytes, places: list[list[Any]]) -> bytes:
+    """A chunk as it is summarised and ranked: with the names of its sources, twice."""
+    return payload + "\n".join(["", *_names(places)]).encode() * 2
 
 
 def _source_payload(source: str) -> bytes:

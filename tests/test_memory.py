@@ -295,7 +295,7 @@ def test_an_index_is_a_dict_of_summaries(steps):
     for version, (putting, keys) in enumerate(steps):
         digests = np.array([[key] * 8 for key in keys], np.uint8).reshape(-1, 8)
         if putting:
-            rows = np.array([[key + 1, version % 3, 0, 7] for key in keys], np.int8)
+            rows = np.array([[key + 1, version % 3, 0, 7 - 2 * key] for key in keys], np.int8)
             index.put(digests, rows.reshape(-1, 4))
             model.update(zip(keys, rows.astype(float), strict=True))
         else:
@@ -305,10 +305,11 @@ def test_an_index_is_a_dict_of_summaries(steps):
         assert len(index) == len(model)
         for query in ([0, 0, 0, 1], [3, -2, 0, 0]):
             scores = {key: row @ query / np.linalg.norm(row) for key, row in model.items()}
-            found = index.search(np.array(query, np.float32), 99, sparse=False)[:, 0].tolist()
-            assert sorted(found) == sorted(key for key, score in scores.items() if score > 1e-6)
-            ranked = [scores[key] for key in found]
-            np.testing.assert_allclose(ranked, sorted(ranked, reverse=True), atol=1e-5)
+            for k in (3, 99):
+                found = index.search(np.array(query, np.float32), k, sparse=False)[:, 0].tolist()
+                assert len(set(found)) == len(found)
+                ranked = sorted(scores.values(), reverse=True)[:k]
+                np.testing.assert_allclose([scores[key] for key in found], ranked, atol=1e-5)
 
 
 def test_the_names_of_sources_say_what_their_text_is_about():
@@ -318,6 +319,17 @@ def test_the_names_of_sources_say_what_their_text_is_about():
     hits = memory.search("total of an invoice")
     assert [hit.places[0].source for hit in hits] == ["invoice/report.py", "chess/board.py"]
     assert memory.search("total on the chess board")[0].places[0].source == "chess/board.py"
+
+
+def test_a_chunk_is_found_by_the_names_of_its_sources_as_they_are_now():
+    memory = Memory(MemoryStore())
+    first = memory.add("nothing but this\n", "meeting.md")
+    assert memory.search("meeting")
+    assert (memory.add("nothing but this\n", "talk.md") == first).all()
+    memory.remove("meeting.md")
+    for opened in (memory, Memory(memory.store), Memory(memory.store, HashedNgrams(99))):
+        assert opened.search("talk")[0].places == [Place("talk.md", 1, 1)]
+        assert opened.search("meeting") == []
 
 
 def test_a_record_that_was_there_before_outlives_its_places():

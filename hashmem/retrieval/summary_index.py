@@ -2,7 +2,7 @@
 
 Every digest has a slot: column `slot` of a (dims, room) array in the type the summaries are stored
 in, so that one value of all summaries lies together and a sparse query reads only what it asks
-for. A slot given up holds zeros, which nothing is near to, and is used again.
+for. A slot given up holds zeros, is passed over, and is used again.
 
 Not safe for use by several threads at once; its owner takes turns.
 """
@@ -72,15 +72,16 @@ class SummaryIndex:
     def search(self, query: NDArray[np.float32], k: int, sparse: bool) -> Digests:
         """Find the at most `k` digests nearest to `query` (dims,), nearest first, (m, width).
 
-        Only those with an inner product above 0; equal ones in the order they came. `sparse`
-        weighs the query's values by their rarity (`hashmem.retrieval.weigh_rare`).
-        O(n · non-zeros of the query).
+        None for a query of zeros. `sparse` weighs the query's values by their rarity
+        (`hashmem.retrieval.weigh_rare`). O(n · non-zeros of the query).
         """
         rows = self._values[:, : self._used].T
         if sparse:
             query = weigh_rare(query, rows, len(self))
-        slots, scores = top_k(rows, query, k, self._scales[: self._used])
-        return self._digests[slots[scores > 0]]
+        # A slot given up scores 0, which is more than what points away does: look past them all.
+        slots, _ = top_k(rows, query, k + len(self._free), self._scales[: self._used])
+        slots = slots[~np.isin(slots, self._free)][:k]
+        return self._digests[slots]
 
     def _reserve(self, room: int) -> None:
         if room <= len(self._scales):
