@@ -137,6 +137,27 @@ class TestHostileDigests:
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("kind", TABLES)
 class TestMemory:
+    @pytest.fixture(autouse=True)
+    def map_small_arrays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "MAPPED", 1 << 16)
+
+    def test_growing_keeps_entries_and_views(self, kind: type[DigestTable]) -> None:
+        digests = random_digests(300_000, 16)
+        table, views = kind(16), []
+        for start in range(0, len(digests), 20_000):
+            table.insert(digests[start : start + 20_000], np.arange(start, start + 20_000))
+            if start % 3 == 0:  # a view alive forces a copy; without one pages move
+                views.append(table.digests)
+        table.check()
+        assert np.array_equal(table.digests, digests)
+        assert np.array_equal(table.values_array, np.arange(len(digests)))
+        for view in views:
+            assert np.array_equal(view, digests[: len(view)])
+        assert table.delete(digests[1000:]).all()
+        table.check()
+        assert np.array_equal(table.find(digests[:1000]), np.arange(1000))
+        assert np.array_equal(views[-1][:1000], digests[:1000])
+
     def test_running_out_leaves_the_table_as_it_was(
         self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -163,20 +184,6 @@ class TestMemory:
         table.insert(digests, np.arange(len(digests)))
         assert np.array_equal(table.find(digests), np.arange(len(digests)))
 
-    def test_the_overhead_stays_small_from_one_growth_to_the_next(
-        self, kind: type[DigestTable]
-    ) -> None:
-        digests = random_digests(100_000)
-        table = kind(32)
-        between: dict[int, list[float]] = {}  # buckets: bytes an entry while there were so many
-        for start in range(0, len(digests), 1000):
-            table.insert(digests[start : start + 1000], np.arange(start, start + 1000))
-            statistics = table.statistics()
-            between.setdefault(statistics.buckets, []).append(statistics.overhead)
-        bound = 12 if kind is OpenAddressingTable else 16
-        for overheads in list(between.values())[1:-1]:
-            assert np.mean(overheads) <= bound
-
     def test_a_child_process_has_its_own_copy(self, kind: type[DigestTable]) -> None:
         table = kind(32)
         digests = random_digests(50_000)
@@ -187,6 +194,20 @@ class TestMemory:
             os._exit(int((table.find(digests) != 0).any()))
         assert os.waitpid(child, 0)[1] == 0
         assert np.array_equal(table.find(digests), np.arange(50_000))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_overhead_stays_small_from_one_growth_to_the_next(kind: type[DigestTable]) -> None:
+    digests = random_digests(100_000)
+    table = kind(32)
+    between: dict[int, list[float]] = {}  # buckets: bytes an entry while there were so many
+    for start in range(0, len(digests), 1000):
+        table.insert(digests[start : start + 1000], np.arange(start, start + 1000))
+        statistics = table.statistics()
+        between.setdefault(statistics.buckets, []).append(statistics.overhead)
+    bound = 12 if kind is OpenAddressingTable else 16
+    for overheads in list(between.values())[1:-1]:
+        assert np.mean(overheads) <= bound
 
 
 @pytest.mark.parametrize("kind", TABLES)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hashmem.errors import TableFullError
 
 LINE = 64  # bytes
-MAPPED = 1 << 20  # 1 MiB: below this, copying is cheaper than system calls
+HUGE_PAGE = 1 << 21  # 2 MiB; Linux aligns mappings whose size is a multiple of it
+MAPPED = 1 << 23  # 8 MiB: below this, copying costs less than a huge page half used
 
 Bytes = NDArray[np.uint8]
 Item = TypeVar("Item", bound=np.generic)
@@ -24,7 +25,7 @@ Item = TypeVar("Item", bound=np.generic)
 
 def zeros(size: int) -> Bytes:
     """Allocate `size` zeroed bytes that start on a cache line. O(size) at first touch."""
-    return np.frombuffer(_map(size), np.uint8) if size >= MAPPED else _aligned(size)
+    return np.frombuffer(_map(size), np.uint8)[:size] if size >= MAPPED else _aligned(size)
 
 
 def _aligned(size: int) -> Bytes:
@@ -36,7 +37,7 @@ def _aligned(size: int) -> Bytes:
 def _map(size: int) -> mmap.mmap:
     # Private, so that a forked child has its own copy.
     try:
-        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        mapping = mmap.mmap(-1, _whole_pages(size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise TableFullError(f"no memory for {size} bytes more: {error}") from error
     _advise(mapping)
@@ -48,6 +49,10 @@ def _advise(mapping: mmap.mmap) -> None:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel built without them
             mapping.madvise(mmap.MADV_HUGEPAGE)
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // HUGE_PAGE) * HUGE_PAGE
 
 
 class Column(Generic[Item]):
@@ -63,7 +68,7 @@ class Column(Generic[Item]):
     @property
     def nbytes(self) -> int:
         """Bytes reserved, in use or not."""
-        return self.rows.nbytes
+        return self.rows.nbytes if self._mapping is None else len(self._mapping)
 
     def resize(self, capacity: int) -> None:
         """Make room for `capacity` rows, keeping the first ones. O(1) where pages can move.
@@ -84,7 +89,7 @@ class Column(Generic[Item]):
         """Resize the mapping itself. Whether that was possible."""
         self.rows = self._view(zeros(0))  # pages move only when no array speaks of them any more
         try:
-            mapping.resize(size)
+            mapping.resize(_whole_pages(size))
             _advise(mapping)
         except (BufferError, OSError, SystemError):  # a view is alive, no room, or no mremap here
             return False
@@ -93,4 +98,5 @@ class Column(Generic[Item]):
         return True
 
     def _view(self, raw: Bytes) -> NDArray[Item]:
+        raw = raw[: len(raw) - len(raw) % self._row_bytes]
         return raw.view(self._dtype).reshape(-1, *self._row)
