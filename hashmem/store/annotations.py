@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from hashmem.digests import Digests, as_digests
 from hashmem.errors import CorruptStoreError, RecordNotFound
-from hashmem.store.handle import Handle
+from hashmem.store.handle import Handle, check_name
+from hashmem.store.packs import PACK_LIMIT
 from hashmem.store.state import State
 
 __all__ = ["Annotations", "Metadata", "packed"]
@@ -65,6 +66,7 @@ class Annotations(Handle):
         Kept in the same transaction as the records. Raises `RecordNotFound` naming the position
         of a digest that is not stored, `ValueError` on a shape or type that does not fit.
         """
+        check_name("column", name)
         queries = as_digests(digests, self.width)
         array = np.ascontiguousarray(values)
         if array.ndim != 2 or len(array) != len(queries) or array.dtype.kind not in "biuf":
@@ -72,9 +74,17 @@ class Annotations(Handle):
                 f"column {name!r}: expected numbers of shape ({len(queries)}, k), "
                 f"got {array.dtype} {array.shape}"
             )
+        row_bytes = array.shape[1] * array.dtype.itemsize
+        if array.dtype.itemsize > 8 or not 0 < row_bytes <= PACK_LIMIT:
+            raise ValueError(
+                f"column {name!r}: a row has 1 to {PACK_LIMIT} bytes, in numbers of 8 at most, not "
+                f"{row_bytes} in {array.dtype}"
+            )
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         with self._writing() as state:
             rows = self._stored_rows(state, queries)
+            if not len(rows):
+                return  # a column that nothing waits for would not be rebased
             column = state.column(name, array.dtype.str, array.shape[1])
             column.pending.set(rows, list(map(bytes, array)))
 
@@ -125,16 +135,20 @@ def packed(metadata: Sequence[Metadata | None] | None, n: int) -> list[bytes | N
         if item is not None and not isinstance(item, Mapping):
             raise TypeError(f"metadata[{i}]: expected a map, got {type(item).__name__}")
         try:
-            packed.append(None if item is None else msgpack.packb(dict(item)))
+            stored = None if item is None else msgpack.packb(dict(item))
+            if stored is not None:  # msgpack writes some maps that it cannot read
+                msgpack.unpackb(stored, strict_map_key=False)
+            packed.append(stored)
         except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(f"metadata[{i}]: {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"metadata[{i}]: {error}") from error
     return packed
 
 
 def _unpacked(item: bytes | memoryview, of: Digests) -> dict[str, Any]:
     try:
         found = msgpack.unpackb(item, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise CorruptStoreError(f"the metadata of {bytes(of).hex()} is damaged: {error}") from error
     if not isinstance(found, dict):
         raise CorruptStoreError(f"the metadata of {bytes(of).hex()} is damaged: it is no map")

@@ -120,8 +120,9 @@ class Column:
             self.sizes.pop(number, None)
             self.damaged.pop(number, None)
         for written in fresh:
-            whole = written.pack.parts == 1
-            self.sizes[written.number] = written.pack.body_bytes if whole else PACK_LIMIT
+            pack = written.pack  # the arrays count too, or removals would be merged for ever
+            size = pack.body_bytes + 12 * len(pack.rows)
+            self.sizes[written.number] = size if pack.parts == 1 else PACK_LIMIT
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -199,15 +200,17 @@ class Column:
         """Merge the last packs if enough small ones have gathered.
 
         Returns the packs written, numbered from `next_pack`, and the numbers of those replaced.
-        A pack whose body does not match its checksum is left as it is, and so is the run.
+        Where a pack is damaged, it is left as it is, and so is the run.
         """
         run = self._run_to_merge()
         if not run:
             return [], []
         rows, lengths, bodies = [], [], []
         for number in run:
-            pack, body = self.index(transaction, number), self.body(transaction, number)
-            if not pack.is_sound(body):
+            try:
+                body = self.sound_body(transaction, number)
+                pack = self.index(transaction, number)
+            except CorruptStoreError:
                 return [], []
             rows.append(pack.rows)
             lengths.append(pack.lengths)
@@ -261,19 +264,23 @@ class PlacedColumn(Column):
         super().apply(fresh, gone)
         for written in fresh:
             pack = written.pack
-            if not len(pack.rows) or pack.part:
-                if pack.part:
-                    self._lengths[pack.rows] += pack.body_bytes
+            if not len(pack.rows):
                 continue
             size = int(pack.rows.max()) + 1
             self._packs = grown(self._packs, size, -1)
             self._offsets = grown(self._offsets, size, 0)
             self._lengths = grown(self._lengths, size, 0)
+            if pack.part:  # what it lacks of a full part, the item lacks
+                if self._packs[pack.rows[0]] == written.number - pack.part:
+                    self._lengths[pack.rows[0]] -= PACK_LIMIT - pack.body_bytes
+                continue
             removed = pack.lengths < 0
             self.live += int((~removed).sum()) - int((self._packs[pack.rows] >= 0).sum())
             self._packs[pack.rows] = np.where(removed, -1, written.number)
             self._offsets[pack.rows] = pack.offsets
-            self._lengths[pack.rows] = np.maximum(pack.lengths, 0)
+            self._lengths[pack.rows] = (
+                np.maximum(pack.lengths, 0) if pack.parts == 1 else pack.parts * PACK_LIMIT
+            )
 
     def places(self, rows: Rows) -> tuple[Rows, Rows, Rows]:
         """Return pack, offset and length of each of `rows`; pack -1 where nothing is committed."""

@@ -14,7 +14,7 @@ from hashmem.store.backend import Backend, Reader
 from hashmem.store.layout import Catalogue, Info, namespace_keys
 from hashmem.store.state import State
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "check_name"]
 
 KEY_CHECK = b"hashmem: the key of this namespace"
 
@@ -35,6 +35,7 @@ class Handle:
         self._closed = True  # until all below has succeeded
         if algorithm is not None or key is not None:
             hasher(algorithm or "sha256", key=key)  # raises on a bad argument, before any file
+        check_name("namespace", namespace)
         self._lock = threading.RLock()
         self._backend = backend if backend is not None else _open_backend(path, readonly)
         self._namespace, self._key = namespace, key
@@ -156,11 +157,12 @@ class Handle:
             with self._backend.snapshot() as snapshot:
                 self._catch_up(snapshot)
                 return
+        info = Info.read(reader, self._state.namespace)
+        if info is None:
+            raise StoreError(f"namespace {self._namespace!r} has been dropped by another handle")
+        self._state.check_fits(info)  # before what is pending is taken apart
         pending = self._state.take_pending() if self._state.is_pending else None
         if reader.version[0] != self._version[0]:
-            info = Info.read(reader, self._state.namespace)
-            if info is None:
-                raise StoreError(f"namespace {self._namespace!r} has been dropped")
             self._state = State(self._state.namespace, info)
         self._state.load(reader)
         self._version = reader.version
@@ -265,6 +267,16 @@ class _Turn:
 
     def __exit__(self, *exception: object) -> None:
         self._store._lock.release()
+
+
+def check_name(of: str, name: object) -> None:
+    """Raise where the name of a namespace, column or relation cannot be stored and read back."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a {of} is text, not {type(name).__name__}")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name!a} cannot be the name of a {of}: {error.reason}") from error
 
 
 def _open_backend(path: str | os.PathLike[str] | None, readonly: bool) -> Backend:

@@ -76,7 +76,10 @@ class Catalogue:
                 f"the store has format version {version!r}, this release of hashmem reads up to "
                 f"{FORMAT}: upgrade hashmem"
             )
-        return cls(**stored)
+        try:
+            return cls(**stored)
+        except TypeError as error:
+            raise CorruptStoreError(f"the store's header cannot be read: {error}") from error
 
     def write(self, transaction: Transaction) -> None:
         transaction.put(b"h", msgpack.packb(asdict(self)))
@@ -96,7 +99,10 @@ class Info:
     def read(cls, reader: Reader, namespace: int) -> "Info | None":
         """Return the record of a namespace, None where it has none."""
         stored = _unpack(reader, _NAMESPACE.pack(b"n", namespace), "a namespace's record")
-        return None if stored is None else cls(**stored)
+        try:
+            return None if stored is None else cls(**stored)
+        except TypeError as error:
+            raise CorruptStoreError(f"a namespace's record cannot be read: {error}") from error
 
     def write(self, transaction: Transaction, namespace: int) -> None:
         transaction.put(_NAMESPACE.pack(b"n", namespace), msgpack.packb(asdict(self)))

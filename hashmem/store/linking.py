@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hashmem import hops
 from hashmem.digests import Digests, as_digests
-from hashmem.store.handle import Handle
+from hashmem.store.handle import Handle, check_name
 from hashmem.store.state import State
 
 __all__ = ["Linking"]
@@ -37,12 +37,12 @@ class Linking(Handle):
             state.set_successors(source_rows, target_rows)
 
     def unlink(self, sources: AnyDigests) -> None:
-        """Take the successors of `sources` away."""
+        """Take the successors of those of `sources` away that have one."""
         queries = as_digests(sources, self.width, "sources")
         with self._writing() as state:
             rows = state.table.find(queries)
-            known = rows[rows >= 0]
-            state.set_successors(known, np.full(len(known), -1, np.int64))
+            linked = rows[hops.hop(self._all_successors(state), rows, 1) >= 0]
+            state.set_successors(linked, np.full(len(linked), -1, np.int64))
 
     def add_link(self, source: bytes, target: bytes, relation: str = "link") -> None:
         """Add an edge of a relation from `source` to `target`; the same edge twice is one."""
@@ -54,6 +54,7 @@ class Linking(Handle):
 
     def add_links(self, sources: AnyDigests, targets: AnyDigests, relation: str = "link") -> None:
         """Add an edge from ``sources[i]`` to ``targets[i]`` for each i, all of one relation."""
+        check_name("relation", relation)
         source_digests, target_digests = self._pairs(sources, targets)
         with self._writing() as state:
             source_rows, _ = state.intern(source_digests)

@@ -12,8 +12,8 @@ from hashmem.store.annotations import Annotations, Metadata, packed
 from hashmem.store.backend import Snapshot
 from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
+from hashmem.store.packs import cut
 from hashmem.store.records import Records
-from hashmem.store.state import State
 from hashmem.store.verification import Verification, verify
 
 __all__ = ["MemoryStore"]
@@ -21,6 +21,8 @@ __all__ = ["MemoryStore"]
 Flags = NDArray[np.bool_]
 AnyDigests = Digests | Sequence[bytes] | bytes
 Default = TypeVar("Default")
+
+CATCH_UPS = 100  # times a read follows a store that is being rewritten
 
 
 class MemoryStore(Annotations, Linking):
@@ -82,12 +84,7 @@ class MemoryStore(Annotations, Linking):
             else:
                 missing = np.flatnonzero(~state.payloads.holds(rows))
             chosen = items if len(missing) == len(items) else [items[i] for i in missing.tolist()]
-            contents = [
-                item
-                if type(item) is bytes
-                else (item.tobytes() if isinstance(item, np.ndarray) else bytes(item))
-                for item in chosen
-            ]
+            contents = [item if type(item) is bytes else _as_bytes(item) for item in chosen]
             state.payloads.pending.set(rows[missing], contents)
             if maps is not None:
                 given = [i for i, item in enumerate(maps) if item is not None]
@@ -118,42 +115,39 @@ class MemoryStore(Annotations, Linking):
         without it content is not checked, and damage on the disk shows only in `verify()`.
         """
         queries = as_digests(digests, self.width)
-        with self._reading() as state:
-            rows = state.table.find(queries)
-            snapshot, places = self._places(state, rows)
+        with self._reading():
+            for _ in range(CATCH_UPS):
+                state = self._state  # catching up may number rows anew
+                rows = state.table.find(queries)
+                places = state.payloads.places(rows)
+                snapshot = self._backend.snapshot()
+                if self._shows(snapshot, places[0]):
+                    break
+                snapshot.close()
+                self._catch_up()
+            else:
+                raise StoreError("the store is rewritten faster than it can be read: try again")
             pending = dict(state.payloads.pending.among(rows))
             records = Records(snapshot, state.payloads, places, pending)
         if verify:
             self._verify_records(records, queries)
         return records
 
-    def _places(self, state: State, rows: NDArray[np.int64]) -> tuple[Snapshot, Any]:
-        """A snapshot and the places of `rows` in it, having caught up if packs have moved."""
-        for _ in range(100):
-            snapshot = self._backend.snapshot()
-            places = state.payloads.places(rows)
-            if snapshot.version == self._version:
-                return snapshot, places
-            used = np.unique(places[0]).tolist()
-            if snapshot.version[0] == self._version[0] and all(
-                pack < 0 or state.payloads.has_body(snapshot, pack) for pack in used
-            ):
-                return snapshot, places
-            snapshot.close()
-            self._catch_up()
-            state = self._state
-        raise StoreError("the store is rewritten faster than it can be read: try again")
+    def _shows(self, snapshot: Snapshot, packs: NDArray[np.int64]) -> bool:
+        """Whether a snapshot still has all of `packs`; -1 is none."""
+        if snapshot.version == self._version:
+            return True
+        column = self._state.payloads
+        return snapshot.version[0] == self._version[0] and all(
+            pack < 0 or column.has_body(snapshot, pack) for pack in np.unique(packs).tolist()
+        )
 
     def _verify_records(self, records: Records, queries: Digests) -> None:
         present = np.flatnonzero(records.found)
-        for start in range(0, len(present), 4096):
-            positions = present[start : start + 4096]
-            contents = [records[i] for i in positions.tolist()]
-            again = digest_many(
-                [content for content in contents if content is not None],
-                self.algorithm,
-                key=self._key,
-            )
+        for start, stop in cut(records.lengths[present]):  # a few MiB of copies at a time
+            positions = present[start:stop]
+            contents = [records[i] or b"" for i in positions.tolist()]
+            again = digest_many(contents, self.algorithm, key=self._key)
             bad = (again != queries[positions]).any(axis=1)
             if bad.any():
                 at = int(positions[int(np.argmax(bad))])
@@ -267,3 +261,10 @@ class MemoryStore(Annotations, Linking):
                 "snapshots_held": self._backend.snapshots,
                 "table_bytes": state.table.nbytes,
             }
+
+
+def _as_bytes(item: Any) -> bytes:
+    """The bytes that were digested: `bytes` would make n zeros of a NumPy integer n."""
+    if isinstance(item, np.ndarray | np.generic):
+        return item.tobytes()
+    return bytes(memoryview(item))

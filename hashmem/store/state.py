@@ -7,6 +7,7 @@ committed meanwhile, what is pending is expressed in digests (`take_pending`), t
 to what was committed, reads the news, and numbers the pending digests again (`put_back`).
 """
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,38 +103,70 @@ class State:
         info = Info.read(reader, self.namespace)
         if info is not None:
             self._adopt(info)
-        for column in self.columns:
-            fresh, gone = column.news(reader)
+        news = [(column, *column.news(reader)) for column in self.columns]
+        for column, fresh, gone in news:
+            whole = []
             for written in fresh:
-                if column is self.digests_column:
-                    self._load_digests(reader, written)
-                elif column is self.successors_column:
-                    self.links.set_successors(
-                        written.pack.rows, self._integers(column, reader, written).ravel()
-                    )
-                elif column is self.edges_column:
-                    edges = self._integers(column, reader, written).reshape(-1, 2)
-                    self.links.add_edges(written.pack.rows, edges[:, 0], edges[:, 1])
-            column.apply(fresh, gone)
+                try:
+                    self._take_in(column, reader, written)
+                    whole.append(written)
+                except CorruptStoreError as error:
+                    column.damaged[written.number] = str(error)
+            column.apply(whole, gone)
+            if column.damaged and column is self.digests_column:
+                packs = [written.pack for _, fresh, _ in news for written in fresh]
+                self._stand_in(max((int(p.rows.max(initial=-1)) + 1 for p in packs), default=0))
         self.committed = self.rows
         self._edge_blocks = self.links.edge_blocks
+
+    def _take_in(self, column: Column, reader: Reader, written: Written) -> None:
+        """Read what is kept in memory of a pack. Raises `CorruptStoreError`."""
+        rows = written.pack.rows
+        if column is self.digests_column:
+            self._load_digests(reader, written)
+        elif rows.max(initial=-1) >= self.rows:
+            raise CorruptStoreError("it speaks of rows that have no digest")
+        elif column is self.successors_column:
+            self.links.set_successors(rows, self._integers(column, reader, written))
+        elif column is self.edges_column:
+            edges = self._integers(column, reader, written).reshape(-1, 2)
+            self.links.add_edges(rows, edges[:, 0], edges[:, 1])
+
+    def _integers(self, column: Column, reader: Reader, written: Written) -> Rows:
+        body = column.body(reader, written.number)
+        if not written.pack.is_sound(body):
+            raise CorruptStoreError("its body does not match its checksum")
+        return np.frombuffer(body, "<i8").astype(np.int64)
 
     def _load_digests(self, reader: Reader, written: Written) -> None:
         rows = written.pack.rows
         if len(rows) == 0 or rows[-1] < self.rows:
             return  # merged from packs that were loaded before
-        body = self.digests_column.body(reader, written.number)
-        digests = np.frombuffer(body, np.uint8).reshape(-1, self.width)[rows >= self.rows]
+        if rows[0] > self.rows and self.digests_column.damaged:
+            self._stand_in(int(rows[0]))
         start = self.rows
+        body = self.digests_column.body(reader, written.number)
+        if len(body) != written.pack.body_bytes or rows[0] > start:
+            raise CorruptStoreError("its body is cut off, or rows before it have no digest")
+        digests = np.frombuffer(body, np.uint8).reshape(-1, self.width)[rows >= start]
+        sound = written.pack.is_sound(body)
+        if not sound and len(np.unique(digests, axis=0)) < len(digests):
+            raise CorruptStoreError("its body does not match its checksum and repeats a digest")
+        if not sound and (self.table.find(digests) >= 0).any():
+            raise CorruptStoreError("its body does not match its checksum and repeats a digest")
         _, new = self.table.intern(digests, first=start)
-        if rows[0] > start or not new.all():
-            raise CorruptStoreError(
-                f"pack {written.number} of digests repeats a digest or leaves out rows from {start}"
-            )
+        if not new.all():
+            raise CorruptStoreError(f"pack {written.number} of digests repeats a digest")
+        if not sound:  # most digests are right: their records stay within reach
+            raise CorruptStoreError("its body does not match its checksum")
 
-    def _integers(self, column: Column, reader: Reader, written: Written) -> Rows:
-        body = column.body(reader, written.number)
-        return np.frombuffer(body, "<i8").astype(np.int64)
+    def _stand_in(self, rows: int) -> None:
+        """Give random digests to the rows below `rows` whose own are lost, so that others keep
+        their numbers. Such a state is read, never written."""
+        missing = rows - self.rows
+        if missing > 0:
+            random = np.frombuffer(os.urandom(missing * self.width), np.uint8)
+            self.table.intern(random.reshape(missing, self.width), first=self.rows)
 
     def _adopt(self, info: Info) -> None:
         self.info = info
@@ -188,10 +221,25 @@ class State:
             )
         return self.named[name]
 
+    def check_fits(self, info: Info) -> None:
+        """Raise `ValueError` where a column new here was made by somebody else as another kind."""
+        for name, (_, dtype, items) in info.columns.items():
+            known = self.described.get(name)
+            if known is not None and known[1:] != [dtype, items]:
+                raise ValueError(
+                    f"column {name!r} was made by another handle with {items} items of {dtype} a "
+                    f"row, here with {known[2]} of {known[1]}: roll back, and write it as that"
+                )
+
     # -- committing ---------------------------------------------------------------------------
 
     def write(self, transaction: Transaction) -> Plan:
         """Write everything pending, merging small packs first. `apply` the plan once committed."""
+        if self.digests_column.damaged:
+            raise CorruptStoreError(
+                "digests in this store are damaged, so that nothing can be added: run verify() and "
+                "copy what is whole to a new store"
+            )
         info = Info(**vars(self.info))
         info.relations = list(self.relations)
         info.columns = {**self.info.columns, **self.described}
@@ -282,8 +330,10 @@ class State:
                 stored = (self.payloads.places(rows)[0] >= 0).tolist()
                 needed = [i for i, item in enumerate(items) if item is None or not stored[i]]
                 self.payloads.pending.set(rows[needed], [items[i] for i in needed])
-            elif name == "metadata":
-                self.metadata.pending.set(rows, items)
+            elif name == "metadata":  # of what somebody else removed meanwhile, it goes too
+                held = self.payloads.holds(rows).tolist()
+                kept = [i for i, item in enumerate(items) if item is None or held[i]]
+                self.metadata.pending.set(rows[kept], [items[i] for i in kept])
             else:
                 self.named[name[1:]].pending.set(rows, items)
         for sources, targets, linked in pending.successors:

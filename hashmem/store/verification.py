@@ -10,13 +10,13 @@ from hashmem.digests import Digests
 from hashmem.errors import CorruptStoreError
 from hashmem.store.backend import Reader
 from hashmem.store.columns import Column, PlacedColumn
-from hashmem.store.layout import PAYLOADS
+from hashmem.store.layout import DIGESTS, PAYLOADS
+from hashmem.store.packs import cut
 from hashmem.store.state import State
 
 __all__ = ["Verification", "verify"]
 
 DigestMany = Callable[[list[bytes | memoryview]], Digests]
-STEP = 1 << 14  # records digested at a time
 
 
 @dataclass
@@ -54,6 +54,7 @@ def verify(
     for column in state.columns:
         for number, what in column.damaged.items():
             found.damage.append(f"column {column.number}, pack {number}: {what}")
+            rows_with_damage.update(_rows_of_damaged(column, reader, number))
         for number in column.sizes:
             problem, rows = _check_pack(column, reader, number)
             if problem:
@@ -85,6 +86,17 @@ def _check_pack(column: Column, reader: Reader, number: int) -> tuple[str, NDArr
     return "", nothing
 
 
+def _rows_of_damaged(column: Column, reader: Reader, number: int) -> list[int]:
+    """The rows a damaged pack speaks of, where its index still tells.
+
+    Where digests are damaged, the content of each record tells which.
+    """
+    try:
+        return [] if column.number == DIGESTS else column.index(reader, number).rows.tolist()
+    except CorruptStoreError:
+        return []
+
+
 def _rows_in(column: Column, number: int) -> NDArray[np.int64]:
     if isinstance(column, PlacedColumn):
         return column.rows_in(number)
@@ -101,8 +113,8 @@ def _check_records(
     packs, offsets, lengths = state.payloads.places(np.arange(state.committed))
     stored = np.flatnonzero(packs >= 0)
     stored = stored[np.lexsort((offsets[stored], packs[stored]))]  # in the order of the file
-    for start in range(0, len(stored), STEP):
-        rows = stored[start : start + STEP]
+    for start, stop in cut(lengths[stored]):  # large records are copied: few at a time
+        rows = stored[start:stop]
         whole: list[int] = []
         items: list[bytes | memoryview] = []
         bodies: dict[int, memoryview] = {}
