@@ -75,5 +75,6 @@ KERNEL(hashmem_chain_move);
 KERNEL(hashmem_hash_words);
 KERNEL(hashmem_count_ngrams);
 KERNEL(hashmem_sha256);
+KERNEL(hashmem_gather);
 
 #endif

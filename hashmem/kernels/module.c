@@ -20,6 +20,7 @@ static PyMethodDef methods[] = {
     ENTRY(hash_words),
     ENTRY(count_ngrams),
     ENTRY(sha256),
+    ENTRY(gather),
     {NULL, NULL, 0, NULL},
 };
 

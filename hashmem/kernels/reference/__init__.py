@@ -8,6 +8,7 @@ from hashmem.kernels.reference.chaining import (
     chain_intern,
     chain_move,
 )
+from hashmem.kernels.reference.gather import gather
 from hashmem.kernels.reference.hops import hop
 from hashmem.kernels.reference.ngrams import count_ngrams, hash_words
 from hashmem.kernels.reference.open_addressing import (
@@ -28,6 +29,7 @@ __all__ = [
     "chain_intern",
     "chain_move",
     "count_ngrams",
+    "gather",
     "hash_words",
     "hop",
     "open_build",

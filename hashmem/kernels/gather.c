@@ -1,0 +1,78 @@
+/* Copying pieces scattered over several buffers together, ahead of the cache misses they cause. */
+#include "kernels.h"
+
+#define PIECES_AHEAD 8 /* pieces whose lines are asked for before they are copied */
+#define LINES_AHEAD 16 /* of each, at most: the hardware goes on from there */
+
+typedef struct {
+    const Py_buffer *bodies;
+    Py_ssize_t n_bodies, n, room;
+    const int64_t *which, *from, *length, *to;
+    uint8_t *out;
+} Pieces;
+
+ALWAYS_INLINE int lies_inside(const Pieces *p, Py_ssize_t i) {
+    if (p->which[i] < 0 || p->which[i] >= p->n_bodies) return 0;
+    const int64_t body = p->bodies[p->which[i]].len, length = p->length[i];
+    return length >= 0 && p->from[i] >= 0 && p->to[i] >= 0 && length <= body &&
+           p->from[i] <= body - length && length <= p->room && p->to[i] <= p->room - length;
+}
+
+/* The first piece that lies outside, or -1 when all are copied. */
+static Py_ssize_t copy_pieces(const Pieces *p) {
+    for (Py_ssize_t i = 0; i < p->n; i++)
+        if (!lies_inside(p, i)) return i;
+    for (Py_ssize_t step = 0; step < p->n + PIECES_AHEAD; step++) {
+        if (step < p->n) {
+            const uint8_t *piece = (const uint8_t *)p->bodies[p->which[step]].buf + p->from[step];
+            for (int64_t at = 0; at < p->length[step] && at < 64 * LINES_AHEAD; at += 64)
+                PREFETCH(piece + at);
+        }
+        const Py_ssize_t i = step - PIECES_AHEAD;
+        if (i < 0) continue;
+        const uint8_t *body = p->bodies[p->which[i]].buf;
+        memcpy(p->out + p->to[i], body + p->from[i], (size_t)p->length[i]);
+    }
+    return -1;
+}
+
+/* gather(bodies: tuple of bytes-like, which: int64[n], offsets: int64[n], lengths: int64[n],
+ *        out: uint8[], out_offsets: int64[n]) */
+KERNEL(hashmem_gather) {
+    (void)module;
+    if (expect_arguments("gather", nargs, 6) < 0) return NULL;
+    const Py_ssize_t n_bodies = PyTuple_Size(args[0]); /* -1 and an exception for no tuple */
+    if (n_bodies < 0) return NULL;
+    Py_buffer b[5] = {{0}};
+    Py_buffer *bodies = PyMem_Calloc((size_t)n_bodies + 1, sizeof *bodies);
+    PyObject *answer = NULL;
+    if (!bodies) return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < n_bodies; i++)
+        if (borrow(PyTuple_GetItem(args[0], i), &bodies[i], READ, 1, "a body") < 0) goto done;
+    if (borrow(args[1], &b[0], READ, 8, "which") < 0 ||
+        borrow(args[2], &b[1], READ, 8, "offsets") < 0 ||
+        borrow(args[3], &b[2], READ, 8, "lengths") < 0 ||
+        borrow(args[4], &b[3], WRITE, 1, "out") < 0 ||
+        borrow(args[5], &b[4], READ, 8, "out_offsets") < 0)
+        goto done;
+    if (b[1].len != b[0].len || b[2].len != b[0].len || b[4].len != b[0].len) {
+        PyErr_SetString(PyExc_ValueError, "which, offsets, lengths, out_offsets differ in length");
+        goto done;
+    }
+    const Pieces pieces = {bodies,   n_bodies, b[0].len / 8, b[3].len, b[0].buf,
+                           b[1].buf, b[2].buf, b[4].buf,     b[3].buf};
+    Py_ssize_t outside;
+    Py_BEGIN_ALLOW_THREADS
+    outside = copy_pieces(&pieces);
+    Py_END_ALLOW_THREADS
+    if (outside >= 0)
+        PyErr_Format(PyExc_ValueError, "piece %zd lies outside its body or the output", outside);
+    else
+        answer = Py_NewRef(Py_None);
+done:
+    for (Py_ssize_t i = 0; i < n_bodies; i++)
+        if (bodies[i].obj) PyBuffer_Release(&bodies[i]);
+    PyMem_Free(bodies);
+    give_back(b, 5);
+    return answer;
+}
