@@ -28,6 +28,7 @@ from hashmem.kernels.reference.hashing import (
     expand_keys,
     hash_digests,
 )
+from hashmem.tables.arguments import as_batch, as_integer, as_one, as_values
 from hashmem.tables.memory import Column
 from hashmem.tables.statistics import TableStatistics
 
@@ -75,9 +76,9 @@ class DigestTable(MutableMapping[bytes, int]):
         max_load: float | None = None,
         capacity: int = 0,
     ) -> None:
-        self._width = _integer("width", width, MIN_WIDTH, MAX_WIDTH)
+        self._width = as_integer("width", width, MIN_WIDTH, MAX_WIDTH)
         self._take_seed(
-            secrets.randbits(128) if seed is None else _integer("seed", seed, 0, 2**128 - 1)
+            secrets.randbits(128) if seed is None else as_integer("seed", seed, 0, 2**128 - 1)
         )
         self._load = self._max_load if max_load is None else float(max_load)
         if not 0.1 <= self._load <= self._highest_load:
@@ -87,7 +88,7 @@ class DigestTable(MutableMapping[bytes, int]):
             )
         self._count = 0
         self._reseeds = self._strikes = 0
-        self._capacity = max(SMALLEST, _integer("capacity", capacity, 0, self._most_entries))
+        self._capacity = max(SMALLEST, as_integer("capacity", capacity, 0, self._most_entries))
         self._digests = Column(self._capacity, (self._width,), np.uint8)
         self._make_columns(self._capacity)
         self._make_index(self._capacity)
@@ -166,14 +167,14 @@ class DigestTable(MutableMapping[bytes, int]):
         >>> table.find(keys[::-1])
         array([8, 7])
         """
-        queries = self._batch(digests)
+        queries = as_batch(digests, self._width)
         out = np.empty(len(queries), np.int64)
         self._kernel_find(queries, out, missing=-1)
         return out
 
     def contains(self, digests: ArrayLike) -> Flags:
         """Tell for each of `digests` (n, width) whether it is there (n,). O(n) expected."""
-        queries = self._batch(digests)
+        queries = as_batch(digests, self._width)
         found = np.empty(len(queries), np.int64)
         self._kernel_find(queries, found, missing=-1)
         present = np.asarray(found != -1)
@@ -192,8 +193,8 @@ class DigestTable(MutableMapping[bytes, int]):
         `ValueError`, with the table unchanged, where an argument is not as described, and
         `TableFullError` beyond the entries an index can number.
         """
-        queries = self._batch(digests)
-        given = _as_values(values, len(queries))
+        queries = as_batch(digests, self._width)
+        given = as_values(values, len(queries))
         new = np.empty(len(queries), np.bool_)
         self._add(queries, given, new, first=None)
         return new
@@ -210,9 +211,9 @@ class DigestTable(MutableMapping[bytes, int]):
         >>> table.intern(keys[[2, 0, 2]], first=10)
         (array([10, 11, 10]), array([ True,  True, False]))
         """
-        queries = self._batch(digests)
+        queries = as_batch(digests, self._width)
         last = 2**63 - 1 - len(queries)
-        first = _integer("first", first, -(2**63), last)
+        first = as_integer("first", first, -(2**63), last)
         out, new = np.empty(len(queries), np.int64), np.empty(len(queries), np.bool_)
         self._add(queries, out, new, first=first)
         return out, new
@@ -223,7 +224,7 @@ class DigestTable(MutableMapping[bytes, int]):
         Of equal digests in the batch the first is True. Moves at most as many entries as it
         removes. O(n) expected. Raises as `find` does.
         """
-        queries = self._batch(digests)
+        queries = as_batch(digests, self._width)
         out = np.empty(len(queries), np.bool_)
         holes = np.empty(len(queries), np.int64)
         removed = self._kernel_delete(queries, out, holes)
@@ -269,7 +270,7 @@ class DigestTable(MutableMapping[bytes, int]):
 
     def reserve(self, capacity: int) -> None:
         """Make room for `capacity` entries in all, so that inserting up to them never rebuilds."""
-        capacity = _integer("capacity", capacity, 0, self._most_entries)
+        capacity = as_integer("capacity", capacity, 0, self._most_entries)
         if capacity > self._capacity:
             self._resize(capacity)
         if capacity > self._room:
@@ -414,16 +415,16 @@ class DigestTable(MutableMapping[bytes, int]):
 
     def _find_one(self, digest: bytes, missing: int) -> int:
         if type(digest) is not bytes or len(digest) != self._width:
-            digest = self._one(digest).tobytes()
+            digest = as_one(digest, self._width).tobytes()
         out = np.empty(1, np.int64)
         self._kernel_find(digest, out, missing)
         return int(out[0])
 
     def __setitem__(self, digest: bytes, value: SupportsIndex) -> None:
-        self.insert(self._one(digest), [operator.index(value)])
+        self.insert(as_one(digest, self._width), [operator.index(value)])
 
     def __delitem__(self, digest: bytes) -> None:
-        if not self.delete(self._one(digest))[0]:
+        if not self.delete(as_one(digest, self._width))[0]:
             raise KeyError(digest)
 
     def __contains__(self, digest: object) -> bool:
@@ -444,29 +445,6 @@ class DigestTable(MutableMapping[bytes, int]):
             f"capacity={self._capacity} room={self._room} reseeds={self._reseeds}>"
         )
 
-    # Arguments.
-
-    def _one(self, digest: bytes) -> Digests:
-        if not isinstance(digest, bytes | bytearray | memoryview):
-            raise TypeError(f"a digest must be bytes, got {type(digest).__name__}")
-        if len(digest) != self._width:
-            raise ValueError(
-                f"a digest must be {self._width} bytes for this table, got {len(digest)}"
-            )
-        return np.frombuffer(digest, np.uint8).reshape(1, self._width)
-
-    def _batch(self, digests: ArrayLike) -> Digests:
-        array = np.asarray(digests)
-        if array.dtype != np.uint8:
-            raise TypeError(
-                f"digests must be a uint8 array (n, {self._width}), got dtype {array.dtype}"
-            )
-        if array.ndim != 2 or array.shape[1] != self._width:
-            raise ValueError(
-                f"digests must have shape (n, {self._width}) for this table, got {array.shape}"
-            )
-        return np.ascontiguousarray(array)
-
 
 def _with_slack(entries: int) -> int:
     """Room for a sixteenth more: growing an entry array moves no bytes, so steps can be small."""
@@ -477,33 +455,3 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _integer(name: str, value: SupportsIndex, lowest: int, highest: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
-    if not lowest <= number <= highest:
-        raise ValueError(f"{name} must be {lowest} to {highest}, got {number}")
-    return number
-
-
-def _largest(array: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-    if len(array):
-        at = int(array.argmax())
-        yield at, int(array[at])
-
-
-def _as_values(values: ArrayLike, n: int) -> Values:
-    array = np.asarray(values)
-    if array.dtype == np.float64 and not isinstance(values, np.ndarray):
-        array = np.asarray(values, object)  # NumPy makes floats of [0, 2**63]: look at each
-    if array.ndim != 1 or len(array) != n:
-        raise ValueError(f"values must have shape ({n},), one for each digest, got {array.shape}")
-    if array.dtype.kind not in "iuO" and n:
-        raise TypeError(f"values must be integers, got dtype {array.dtype}")
-    if array.dtype.kind == "O" or array.dtype == np.uint64:  # what NumPy makes of large integers
-        for at, value in enumerate(array) if array.dtype.kind == "O" else _largest(array):
-            _integer(f"the value at position {at}", value, -(2**63), 2**63 - 1)
-    return np.ascontiguousarray(array, np.int64)
