@@ -37,9 +37,9 @@ TOKENS = 1_000_000  # of HashHop, 3 characters each
 HOPS = 6
 QUERIES = 10_000
 MOST_KEYS = 1 << 14  # chunk summaries attended to
-GROUP = 16  # neighbouring summaries that are chosen together
-TOP = 32  # groups attended to
-SCALE = 30.0  # of q·k: summaries have unit length, so 1/sqrt(d) would weigh all alike
+GROUP = 4  # neighbouring summaries that are chosen together
+TOP = 128  # groups attended to
+SCALE = 40.0  # of q·k: summaries have unit length, so 1/sqrt(d) would weigh all alike
 
 Figures = dict[str, Any]
 
