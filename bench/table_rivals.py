@@ -39,26 +39,27 @@ def as_words(digests: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(digests[:, :8]).view(np.uint64).ravel()
 
 
-def batches(digests: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut digests into `INSERTS` batches with their positions as values."""
+def batches(digests: np.ndarray, calls: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut digests into `calls` batches with their positions as values."""
     values = np.arange(len(digests), dtype=np.int64)
-    parts = zip(np.array_split(digests, INSERTS), np.array_split(values, INSERTS), strict=True)
+    parts = zip(np.array_split(digests, calls), np.array_split(values, calls), strict=True)
     return list(parts)
 
 
 class Contestant:
     """One way to hold digests: each method prepares its input untimed and returns the timed call.
 
-    `insert` fills a new table, which the calls after it use. It lets go of the old one first, so
-    that freeing that is not timed.
+    `insert` fills a new table in so many `calls` (or in one, where a rival has no other way), and
+    the calls after it use that. It lets go of the old one first, so that freeing is not timed.
     """
 
     name: str
     kind = "rival"
     can_delete = True
+    loops = False  # takes one key at a time, however many calls are asked for
     table: Any = None
 
-    def insert(self, digests: np.ndarray) -> Timed:
+    def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
         raise NotImplementedError
 
     def find(self, digests: np.ndarray) -> Timed:
@@ -76,9 +77,9 @@ class Ours(Contestant):
         self.table_class, self.kernel = table_class, kernel
         self.name = f"hashmem {table_class.__name__}, {kernel}"
 
-    def insert(self, digests: np.ndarray) -> Timed:
+    def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
         kernels.select(self.kernel)
-        self.table, parts = None, batches(digests)
+        self.table, parts = None, batches(digests, calls)
 
         def fill() -> None:
             self.table = self.table_class(width=digests.shape[1])
@@ -98,8 +99,9 @@ class Ours(Contestant):
 
 class DictLoop(Contestant):
     name = "dict loop, bytes at hand"
+    loops = True
 
-    def insert(self, digests: np.ndarray) -> Timed:
+    def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
         self.table = None
         keys = as_bytes(digests)
 
@@ -121,9 +123,10 @@ class DictLoop(Contestant):
 
 class DictFromArrays(Contestant):
     name = "dict, arrays in and out"
+    loops = True
 
-    def insert(self, digests: np.ndarray) -> Timed:
-        self.table, parts = None, batches(digests)
+    def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
+        self.table, parts = None, batches(digests, calls)
 
         def fill() -> None:
             self.table = {}
@@ -155,8 +158,8 @@ class Hirola(Contestant):
 
         self.new = hirola.HashTable
 
-    def insert(self, digests: np.ndarray) -> Timed:
-        self.table, parts = None, batches(digests)
+    def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
+        self.table, parts = None, batches(digests, calls)
 
         def fill() -> None:
             dtype = (np.uint8, digests.shape[1])
@@ -178,7 +181,7 @@ class Cykhash(Contestant):
 
         self.library = cykhash
 
-    def insert(self, digests: np.ndarray) -> Timed:
+    def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
         self.table = None
         keys = as_words(digests).view(np.int64)
         values = np.arange(len(keys), dtype=np.int64)
@@ -212,7 +215,7 @@ class Pandas(Contestant):
 
         self.new = pandas.Index
 
-    def insert(self, digests: np.ndarray) -> Timed:
+    def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
         self.table = None
         keys = as_words(digests)
 
