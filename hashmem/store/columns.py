@@ -1,10 +1,10 @@
 """A column: what every row holds of one kind, committed in packs and pending in memory.
 
 Packs of a column are numbered in the order they were written. Small ones are merged as they
-gather: whenever the last eight or more are all below a size, they become one (or a few full ones),
-sizes stepping by eight, so that n commits leave O(log n) packs behind and a byte is rewritten
-at most three times. Only a run at the end is merged, and the result takes the highest number,
-so the order in which packs count never changes.
+gather: sizes step by eight, and whenever eight or more of one step lie at the end, nothing larger
+among them, they become one (or a few full ones) with all smaller ones there. So n commits leave
+O(log n) packs behind and a byte is rewritten about once a step. Only a run at the end is merged,
+and the result takes the highest number, so the order in which packs count never changes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ __all__ = ["Column", "PlacedColumn", "Written"]
 Rows = NDArray[np.int64]
 
 MERGE_RUN = 8  # packs
-_MERGE_BELOW = [1 << 12, 1 << 15, 1 << 18, 1 << 21]  # 4 KiB, 32 KiB, 256 KiB, 2 MiB
+_MERGE_BELOW = [1 << 9, 1 << 12, 1 << 15, 1 << 18, 1 << 21]  # 512 B to 2 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +235,16 @@ class Column:
         return self.write(transaction, next_pack, all_rows, all_lengths, items), run
 
     def _run_to_merge(self) -> list[int]:
-        numbers = list(self.sizes)
+        numbers, sizes = list(self.sizes), list(self.sizes.values())
+        least = 0
         for below in _MERGE_BELOW:
-            start = len(numbers)
-            while start and self.sizes[numbers[start - 1]] < below:
+            start = len(sizes)
+            while start and sizes[start - 1] < below:
                 start -= 1
-            if len(numbers) - start >= MERGE_RUN:
+            # Only packs of this step count, or a few small ones would have it written again.
+            if sum(size >= least for size in sizes[start:]) >= MERGE_RUN:
                 return numbers[start:]
+            least = below
         return []
 
 

@@ -463,7 +463,8 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _remedy(message: str) -> str:
-    full = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+    # LMDB tells of a write that a full disk cut short as EIO.
+    full = [os.strerror(c) for c in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)]
     if any(reason in message for reason in [*full, "MAP_FULL"]):
         return "; nothing of this commit was written: free some space and commit again"
     if os.strerror(errno.EROFS) in message or os.strerror(errno.EACCES) in message:
