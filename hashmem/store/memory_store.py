@@ -83,9 +83,12 @@ class MemoryStore(Annotations, Linking):
                 missing = np.arange(len(rows))
             else:
                 missing = np.flatnonzero(~state.payloads.holds(rows))
-            chosen = items if len(missing) == len(items) else [items[i] for i in missing.tolist()]
-            contents = [item if type(item) is bytes else _as_bytes(item) for item in chosen]
-            state.payloads.pending.set(rows[missing], contents)
+            chosen: Any = items
+            if len(missing) < len(items):
+                chosen = [items[i] for i in missing.tolist()]
+            if set(map(type, chosen)) != {bytes}:  # what could change is copied now
+                chosen = list(map(_as_bytes, chosen))
+            state.payloads.pending.set(rows[missing], chosen)
             if maps is not None:
                 given = [i for i, item in enumerate(maps) if item is not None]
                 state.metadata.pending.set(rows[given], [maps[i] for i in given])

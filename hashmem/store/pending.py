@@ -40,9 +40,10 @@ class PendingItems:
             return
         if None in items:
             sizes = [REMOVED if item is None else len(item) for item in items]
+            items = [b"" if item is None else item for item in items]
         else:
             sizes = list(map(len, items))  # type: ignore[arg-type]  # there is no None
-        self._items += [b"" if item is None else item for item in items]
+        self._items += items  # type: ignore[arg-type]  # nor is there here
         self._rows = grown(self._rows, stop, 0)
         self._rows[start:stop] = rows
         self._lengths = grown(self._lengths, stop, 0)
