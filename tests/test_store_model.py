@@ -71,15 +71,33 @@ class Handle:
         self.base = deepcopy(committed)
         self.view = deepcopy(committed)
         self.changes: list[Change] = []
+        self.records: dict[int, bool] = {}  # what is to be stored (True) or removed
 
     def change(self, change: Change) -> None:
         self.changes.append(change)
         change(self.view)
 
+    def change_record(self, i: int, stored: bool) -> None:
+        self.records[i] = stored
+        set_record(self.view, i, stored)
+
     def catch_up(self, committed: View) -> None:
         self.base, self.view = deepcopy(committed), deepcopy(committed)
+        for i in committed.records:
+            if self.records.get(i):
+                del self.records[i]  # what somebody else stored meanwhile is stored
+        for i, stored in self.records.items():
+            set_record(self.view, i, stored)
         for change in self.changes:
             change(self.view)
+
+    def forget(self) -> None:
+        self.changes.clear()
+        self.records.clear()
+
+
+def set_record(view: View, i: int, stored: bool) -> None:
+    (view.records.add if stored else view.records.discard)(i)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -116,10 +134,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.left.append(store)  # closing or dropping it would close the one backend in RAM
 
     def teardown(self) -> None:
-        for which in range(len(self.handles)):
-            self.check(which)
-        self.finish()
-        self.patches.undo()
+        try:
+            for which in range(len(self.handles)):
+                self.check(which)
+        finally:
+            self.finish()
+            self.patches.undo()
 
     def finish(self) -> None:
         pass
@@ -128,7 +148,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def do_put(self, h: Handle, i: int, metadata: dict | None) -> None:
         if i not in h.view.records:
-            h.change(lambda view: view.records.add(i))
+            h.change_record(i, True)
         if metadata is not None:
             self.do_set_metadata(h, i, metadata)
 
@@ -162,9 +182,9 @@ class StoreMachine(RuleBasedStateMachine):
         stored = [i in h.view.records and i not in chosen[:n] for n, i in enumerate(chosen)]
         assert h.store.delete_many([self.digests[i] for i in chosen]).tolist() == stored
         for i in {i for i, was in zip(chosen, stored, strict=True) if was}:
+            h.change_record(i, False)
 
             def change(view: View, i: int = i) -> None:
-                view.records.discard(i)
                 view.metadata.pop(i, None)
                 view.successors.pop(i, None)
                 view.edges = {edge for edge in view.edges if edge[0] != i}
@@ -225,9 +245,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.committed_by(h)
 
     def committed_by(self, h: Handle) -> None:
-        if h.changes:
+        if h.changes or h.records:
             h.catch_up(self.committed)
-            h.changes.clear()
+            h.forget()
             self.committed = deepcopy(h.view)
             h.base = deepcopy(h.view)
 
@@ -235,7 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
     def rollback(self, which):
         h = self.handles[which]
         h.store.rollback()
-        h.changes.clear()
+        h.forget()
         h.catch_up(h.base)
 
     @rule(which=handle)
