@@ -1,5 +1,6 @@
 """A store given bad input, damaged bytes, and other handles; and how it grows."""
 
+import itertools
 import subprocess
 import sys
 from contextlib import closing, suppress
@@ -16,6 +17,7 @@ from hashmem.errors import (
     StoreError,
     StoreFormatError,
 )
+from hashmem.store.columns import Column
 from hashmem.store.layout import (
     DIGESTS,
     EDGES,
@@ -512,3 +514,55 @@ def test_two_thousand_commits_stay_small_and_readable(tmp_path):
         store.compact()
         assert list(store.get_many(digests)) == payloads
         assert store.statistics()["storage_bytes"] <= 1.5 * sum(map(len, payloads)) + 100_000
+
+
+# -- interruptions --------------------------------------------------------------------------------
+
+
+def test_a_close_that_cannot_commit_loses_nothing(tmp_path, monkeypatch):
+    store = MemoryStore(tmp_path / "store")
+    digest = store.put(b"kept")
+
+    def full(backend):
+        raise StoreError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LmdbBackend, "write", full)
+        with pytest.raises(StoreError, match="no room"):
+            store.close()
+    assert store[digest] == b"kept"
+    store.close()
+    with MemoryStore(tmp_path / "store") as again:
+        assert again[digest] == b"kept"
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 4])
+def test_an_interrupt_while_a_commit_is_noted(tmp_path, monkeypatch, after):
+    """The commit is on disk; however much of it the handle has noted, it goes on rightly."""
+    with MemoryStore(tmp_path / "store") as store:
+        old = store.put_many([b"old %d" % i for i in range(5)])
+        store.commit()
+        new = store.put_many([b"new %d" % i for i in range(5)])
+        store.link_many(old, new)
+        noted = Column.apply
+        calls = itertools.count()
+
+        def interrupted(column, *arguments):
+            if next(calls) == after:
+                raise KeyboardInterrupt
+            noted(column, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Column, "apply", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.commit()
+        later = store.put(b"later")
+        store.commit()
+        for handle in (store, MemoryStore(tmp_path / "store", readonly=True)):
+            assert len(handle) == 11
+            assert list(handle.get_many(new)) == [b"new %d" % i for i in range(5)]
+            ends, found = handle.hop(old, 1)
+            assert found.all()
+            assert (ends == new).all()
+            assert handle[later] == b"later"
+            assert handle.verify().ok

@@ -10,13 +10,14 @@ from typing import Self
 
 from hashmem.digests import WIDTHS, BytesLike, digest, hasher
 from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError
-from hashmem.store.backend import Backend, Reader
+from hashmem.store.backend import Backend, Reader, Version
 from hashmem.store.layout import Catalogue, Info, namespace_keys
 from hashmem.store.state import State
 
 __all__ = ["Handle", "check_name"]
 
 KEY_CHECK = b"hashmem: the key of this namespace"
+NEVER: Version = (0, 0)  # no commit has it
 
 
 class Handle:
@@ -130,8 +131,9 @@ class Handle:
                     self._catch_up(transaction)
                     state = self._state
                 plan = state.write(transaction)
-            state.apply(plan)
             generation, commit = transaction.version
+            self._version = NEVER  # if what follows is interrupted, all is read anew
+            state.apply(plan)
             self._version = (generation, commit + 1)
 
     def rollback(self) -> None:
@@ -194,17 +196,17 @@ class Handle:
     def close(self) -> None:
         """Commit what is pending and let go of the store. Idempotent.
 
-        Results of `get_many` stay readable until they are closed themselves.
+        Results of `get_many` stay readable until they are closed themselves. Raises `StoreError`
+        where it cannot be written: the store stays open then and nothing is lost; make room and
+        close again, or `rollback` first.
         """
         if self._closed:
             return
         with self._lock:
-            try:
-                if self._pid == os.getpid() and not self._backend.readonly:
-                    self.commit()
-            finally:
-                self._closed = True
-                self._backend.close()
+            if self._pid == os.getpid() and not self._backend.readonly:
+                self.commit()
+            self._closed = True
+            self._backend.close()
 
     def __enter__(self) -> Self:
         return self

@@ -72,7 +72,8 @@ class MemoryStore(Annotations, Linking):
 
         `metadata` has one map (or None) for each payload. All or nothing: where one item is bad,
         `TypeError` or `ValueError` names its position and nothing is stored. O(bytes). Uncommitted
-        payloads are held in memory: commit now and then.
+        payloads are held in memory: commit now and then. What is stored is judged by what this
+        handle last saw: a record that another one deletes meanwhile stays deleted.
         """
         items = payloads if isinstance(payloads, list | np.ndarray) else list(payloads)
         with self._writing() as state:
