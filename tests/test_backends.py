@@ -11,7 +11,8 @@ import pytest
 
 from hashmem.errors import StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Backend
-from hashmem.store.lmdb import MAX_READERS, LmdbBackend, _Environment
+from hashmem.store.lmdb import LmdbBackend
+from hashmem.store.lmdb_environment import MAX_READERS, Environment
 from hashmem.store.ram import RamBackend
 from hashmem.testing.backends import BackendContract, contents, fill
 
@@ -215,7 +216,7 @@ def test_two_handles_share_one_environment(folder):
     reader = LmdbBackend(folder, readonly=True)
     with closing(reader), pytest.raises(StoreError, match="close that store first"):
         LmdbBackend(folder)
-    assert not _Environment._open
+    assert not Environment._open
 
 
 def test_too_many_snapshots_are_refused_and_forgotten(folder):
@@ -227,7 +228,7 @@ def test_too_many_snapshots_are_refused_and_forgotten(folder):
         held.clear()
         assert backend.snapshots == 0
         assert contents(backend) == EXPECTED
-    assert not _Environment._open
+    assert not Environment._open
 
 
 def test_slots_of_killed_readers_are_freed(folder):
