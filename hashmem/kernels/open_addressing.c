@@ -222,18 +222,6 @@ static int borrow_table(PyObject *const *args, int write, Table *t) {
     return expect_bytes(&b[1], HASH_KEYS, 8, "keys");
 }
 
-/* Borrow a batch of digests and `out`, one item of `item` bytes for each. */
-static int borrow_batch(const Table *t, PyObject *queries, PyObject *out, Py_buffer *b,
-                        Py_ssize_t item) {
-    if (borrow(queries, &b[0], READ, (Py_ssize_t)t->width, "queries") < 0 ||
-        borrow(out, &b[1], WRITE, item, "out") < 0)
-        return -1;
-    if (b[0].len / (Py_ssize_t)t->width == b[1].len / item) return 0;
-    PyErr_Format(PyExc_ValueError, "out holds %zd items for %zd digests", b[1].len / item,
-                 b[0].len / (Py_ssize_t)t->width);
-    return -1;
-}
-
 /* Write to out[i] the value of digest i, or `missing`.
  *
  * Searches differ in length, so they are interleaved: each of FLIGHTS takes one step, asks for what
@@ -280,33 +268,6 @@ ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n
     }
 }
 
-/* open_find(table…, queries: uint8[n][width], out: int64[n], missing) */
-KERNEL(hashmem_open_find) {
-    (void)module;
-    if (expect_arguments("open_find", nargs, 9) < 0) return NULL;
-    Table t;
-    Py_buffer b[2] = {{0}};
-    PyObject *answer = NULL;
-    const int64_t missing = PyLong_AsLongLong(args[8]);
-    if (missing == -1 && PyErr_Occurred()) return NULL;
-    if (borrow_table(args, READ, &t) == 0 && borrow_batch(&t, args[6], args[7], b, 8) == 0) {
-        Py_BEGIN_ALLOW_THREADS
-        FOR_WIDTH(t.width, find_all(&t, b[0].buf, b[1].len / 8, b[1].buf, missing, W))
-        Py_END_ALLOW_THREADS
-        answer = Py_NewRef(Py_None);
-    }
-    give_back(t.borrowed, 4);
-    give_back(b, 2);
-    return answer;
-}
-
-typedef struct {
-    uint64_t room, limit;
-    int interning;
-    int64_t offset; /* interning: the value of a new entry less its index */
-    uint64_t longest;
-} Insertion;
-
 ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *values,
                                     uint8_t *new, Insertion *how, size_t width) {
     uint64_t ring[RING];
@@ -339,48 +300,6 @@ ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t
     return n;
 }
 
-static PyObject *insert(PyObject *const *args, Insertion *how) {
-    Table t;
-    Py_buffer b[3] = {{0}};
-    PyObject *answer = NULL;
-    if (borrow_table(args, WRITE, &t) < 0 || take_size(args[6], &how->room, "room") < 0 ||
-        take_size(args[7], &how->limit, "limit") < 0 ||
-        borrow_batch(&t, args[8], args[10], b, 1) < 0 ||
-        borrow(args[9], &b[2], how->interning ? WRITE : READ, 8, "values of the batch") < 0 ||
-        expect_bytes(&b[2], (uint64_t)b[1].len, 8, "values of the batch") < 0)
-        goto done;
-    if (how->room > t.capacity) how->room = t.capacity;
-    Py_ssize_t processed = 0;
-    Py_BEGIN_ALLOW_THREADS
-    FOR_WIDTH(t.width,
-              processed = insert_all(&t, b[0].buf, b[1].len, b[2].buf, b[1].buf, how, W))
-    Py_END_ALLOW_THREADS
-    answer = Py_BuildValue("nKK", processed, (unsigned long long)t.count,
-                           (unsigned long long)how->longest);
-done:
-    give_back(t.borrowed, 4);
-    give_back(b, 3);
-    return answer;
-}
-
-/* open_insert(table…, room, limit, queries: uint8[n][width], values: int64[n], new: bool[n])
- *     -> (processed, count, longest) */
-KERNEL(hashmem_open_insert) {
-    (void)module;
-    if (expect_arguments("open_insert", nargs, 11) < 0) return NULL;
-    Insertion how = {0};
-    return insert(args, &how);
-}
-
-/* open_intern(…as open_insert, but values is written; offset) -> (processed, count, longest) */
-KERNEL(hashmem_open_intern) {
-    (void)module;
-    if (expect_arguments("open_intern", nargs, 12) < 0) return NULL;
-    Insertion how = {.interning = 1, .offset = PyLong_AsLongLong(args[11])};
-    if (how.offset == -1 && PyErr_Occurred()) return NULL;
-    return insert(args, &how);
-}
-
 ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t n, uint8_t *out,
                                     int64_t *holes, size_t width) {
     Py_ssize_t removed = 0;
@@ -401,28 +320,6 @@ ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t
         holes[removed++] = (int64_t)found.entry;
     }
     return removed;
-}
-
-/* open_delete(table…, queries: uint8[n][width], out: bool[n], holes: int64[n]) -> removed */
-KERNEL(hashmem_open_delete) {
-    (void)module;
-    if (expect_arguments("open_delete", nargs, 9) < 0) return NULL;
-    Table t;
-    Py_buffer b[3] = {{0}};
-    PyObject *answer = NULL;
-    if (borrow_table(args, WRITE, &t) == 0 && borrow_batch(&t, args[6], args[7], b, 1) == 0 &&
-        borrow(args[8], &b[2], WRITE, 8, "holes") == 0 &&
-        expect_bytes(&b[2], (uint64_t)b[1].len, 8, "holes") == 0) {
-        Py_ssize_t removed = 0;
-        Py_BEGIN_ALLOW_THREADS
-        FOR_WIDTH(t.width,
-                  removed = delete_all(&t, b[0].buf, b[1].len, b[1].buf, b[2].buf, W))
-        Py_END_ALLOW_THREADS
-        answer = PyLong_FromSsize_t(removed);
-    }
-    give_back(t.borrowed, 4);
-    give_back(b, 3);
-    return answer;
 }
 
 ALWAYS_INLINE uint64_t build_all(const Table *t, uint64_t limit, size_t width) {
@@ -495,22 +392,5 @@ ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *
     }
 }
 
-/* open_move(table…, sources: int64[n], targets: int64[n]) */
-KERNEL(hashmem_open_move) {
-    (void)module;
-    if (expect_arguments("open_move", nargs, 8) < 0) return NULL;
-    Table t;
-    Py_buffer b[2] = {{0}};
-    PyObject *answer = NULL;
-    if (borrow_table(args, WRITE, &t) == 0 && borrow(args[6], &b[0], READ, 8, "sources") == 0 &&
-        borrow(args[7], &b[1], READ, 8, "targets") == 0 &&
-        expect_bytes(&b[1], (uint64_t)b[0].len / 8, 8, "targets") == 0) {
-        Py_BEGIN_ALLOW_THREADS
-        FOR_WIDTH(t.width, move_all(&t, b[0].buf, b[1].buf, b[0].len / 8, W))
-        Py_END_ALLOW_THREADS
-        answer = Py_NewRef(Py_None);
-    }
-    give_back(t.borrowed, 4);
-    give_back(b, 2);
-    return answer;
-}
+#define TABLE(operation) hashmem_open_##operation
+#include "table_kernels.h"
