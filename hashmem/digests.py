@@ -118,7 +118,7 @@ def digest_many(
 def as_digests(digests: Any, width: int, what: str = "digests") -> Digests:
     """Return `digests` as a C-contiguous uint8 (n, width) array, copying only where it must.
 
-    Takes such an array, one digest as bytes, or a sequence of digests as bytes. Raises
+    Takes such an array, one digest as bytes or as a row (width,), or a sequence of bytes. Raises
     `ValueError` on another width or shape, `TypeError` on another type; both name the position.
 
     >>> as_digests([b"12345678"], 8).shape
@@ -127,6 +127,8 @@ def as_digests(digests: Any, width: int, what: str = "digests") -> Digests:
     if isinstance(digests, np.ndarray):
         if digests.dtype != np.uint8:
             raise TypeError(f"{what}: expected a uint8 array, got {digests.dtype}")
+        if digests.shape == (width,):
+            digests = digests[None]  # a row of a batch: one digest
         if digests.ndim != 2 or digests.shape[1] != width:
             raise ValueError(f"{what}: expected shape (n, {width}), got {digests.shape}")
         return np.ascontiguousarray(digests)
@@ -185,10 +187,10 @@ def _sha256_many(contents: Any) -> Digests | None:
     """
     out = np.empty((len(contents), 32), np.uint8)
     if isinstance(contents, _Slices):
-        view, offsets = contents.view, np.array(contents.bounds)
+        view, offsets = contents.view, np.array(contents.bounds, np.int64)
         return out if kernels.current.sha256(view, offsets, out) else None
     if isinstance(contents, np.ndarray):
-        offsets = np.arange(len(contents) + 1) * contents.shape[1]
+        offsets = np.arange(len(contents) + 1, dtype=np.int64) * contents.shape[1]
         return out if kernels.current.sha256(contents, offsets, out) else None
     if set(map(type, contents)) != {bytes}:
         return None  # sizes of other buffers are not their len
@@ -217,12 +219,13 @@ class _Slices:
         bounds = np.asarray(offsets)
         if bounds.ndim != 1 or not len(bounds) or bounds.dtype.kind not in "iu":
             raise ValueError("offsets: expected n + 1 integers in one dimension")
-        steps = np.diff(bounds.astype(np.int64))
-        if bounds[0] < 0 or bounds[-1] > len(self.view) or (steps < 0).any():
-            at = int(np.argmax(steps < 0)) if (steps < 0).any() else 0
+        wrong = np.append(bounds[:-1] > bounds[1:], bounds[-1] > len(self.view))
+        wrong[0] |= bounds[0] < 0
+        if wrong.any():
+            at = int(np.argmax(wrong))
             raise ValueError(
                 f"offsets: they must rise from 0 to at most {len(self.view)}, the buffer's bytes; "
-                f"look at position {at} (first {bounds[0]}, last {bounds[-1]})"
+                f"look at position {at}, which is {bounds[at]}"
             )
         self.bounds = bounds.tolist()
 

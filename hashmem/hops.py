@@ -32,9 +32,9 @@ def hop(successors: Rows, starts: Rows, n: int) -> Rows:
     """Return the row `n` successors on from each start: int64 (m,), -1 where the chain ended.
 
     `successors` (rows,) and `starts` (m,) hold rows or -1; any other number that is no row counts
-    as -1. Takes min(m · n, rows · log2 n) array
-    reads: where n is large, the map "2^k hops on" is squared for each bit of n (doubling), so a
-    million hops over a short array cost twenty passes over it. Raises `ValueError` if n < 0.
+    as -1. Takes min(m · n, rows · log2 n) array reads: where n is large, the map "2^k hops on" is
+    squared for each bit of n (doubling), so a million hops over a short array cost twenty passes
+    over it. Raises `ValueError` if n < 0, `TypeError` where rows are no integers.
 
     >>> hop(np.array([1, 2, -1]), np.array([0, 1]), 2)
     array([ 2, -1])
@@ -42,8 +42,7 @@ def hop(successors: Rows, starts: Rows, n: int) -> Rows:
     n = index(n)
     if n < 0:
         raise ValueError(f"n: the number of hops is 0 or more, not {n}")
-    successors = np.ascontiguousarray(successors, np.int64)
-    rows = np.ascontiguousarray(starts, np.int64)
+    successors, rows = _rows("successors", successors), _rows("starts", starts)
     out = np.empty_like(rows)
     if not len(rows):
         return out
@@ -60,6 +59,15 @@ def hop(successors: Rows, starts: Rows, n: int) -> Rows:
             rows, out = out, np.empty_like(out)
             kernels.current.hop(step, rows, 1, out)
     return out
+
+
+def _rows(what: str, given: Any) -> Rows:
+    """`given` as the kernels take it: aligned, contiguous int64."""
+    array = np.asarray(given)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{what}: rows are integers, not {array.dtype}")
+    rows: Rows = np.require(array, np.int64, ["C", "A"])
+    return rows
 
 
 def trace(successors: Rows, start: int, limit: int | None = None) -> Rows:

@@ -165,3 +165,14 @@ def test_the_kernel_refuses_offsets_that_lie(offsets):
         could = False
     assert could is False
     assert not out.any()
+
+
+def test_offsets_whose_steps_wrap_are_refused():
+    for algorithm in WIDTHS:
+        with pytest.raises(ValueError, match="look at position"):
+            digest_many(b"abcdefgh", algorithm, offsets=np.array([0, 2**63 - 1, -2, 5]))
+
+
+def test_a_row_of_a_batch_is_one_digest():
+    rows = digest_many([b"a", b"b"])
+    assert as_digests(rows[1], 32).tolist() == rows[1:].tolist()

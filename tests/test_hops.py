@@ -193,3 +193,14 @@ def test_the_last_of_equal_sources_wins():
     old = links.set_successors(np.array([3, 3, 1]), np.array([5, 6, 7]))
     assert old.tolist() == [-1, -1, -1]
     assert links.successors[:4].tolist() == [-1, 7, -1, 6]
+
+
+def test_rows_are_integers_and_need_no_alignment():
+    with pytest.raises(TypeError, match="starts: rows are integers, not float64"):
+        hops.hop(np.array([1, 2, -1]), np.array([0.5]), 1)
+    raw = np.arange(17, dtype=np.uint8)[1:]  # int64 at an odd address
+    misaligned = np.frombuffer(raw, np.int64)
+    assert hops.hop(misaligned, np.array([0]), 1).tolist() == [-1]
+    assert hops.hop(
+        np.array([1, -1]), np.frombuffer(np.zeros(9, np.uint8)[1:], np.int64), 1
+    ).tolist() == [1]

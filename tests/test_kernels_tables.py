@@ -264,3 +264,22 @@ def test_every_byte_of_a_digest_reaches_every_part_of_the_hash() -> None:
             differing = hashes ^ hash_digests(changed, keys)
             bits = np.unpackbits(differing.view(np.uint8).reshape(-1, 8), axis=1).mean(axis=0)
             assert (abs(bits - 0.5) < 0.07).all()  # over six standard deviations
+
+
+def test_a_dangling_link_never_becomes_a_circle():
+    """A head that names the entry to come: a search for the next must not walk it for ever."""
+    for module in [getattr(kernels, "_native", None), reference]:
+        if module is None:
+            continue
+        heads = np.array([1], np.uint64)
+        nodes, digests = np.zeros((4, 2), np.int64), np.zeros((4, 8), np.uint8)
+        batch = np.arange(16, dtype=np.uint8).reshape(2, 8)
+        new = np.zeros(2, np.bool_)
+        keys = np.ones(34, np.uint64)
+        answer = module.chain_insert(
+            heads, keys, digests, nodes, 8, 0, 4, 64, batch, np.array([5, 6]), new
+        )
+        assert answer[:2] == (2, 2)
+        out = np.zeros(2, np.int64)
+        module.chain_find(heads, keys, digests, nodes, 8, 2, batch, out, -1)
+        assert out.tolist() == [5, 6]

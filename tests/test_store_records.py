@@ -98,3 +98,14 @@ def test_large_records_among_small_ones(tmp_path):
             records.gather()
         with pytest.raises(StoreClosedError):
             records[0]
+
+
+@pytest.mark.skipif("native" not in kernels.available, reason="nothing was compiled")
+def test_gather_stays_inside_while_it_writes_over_its_own_numbers():
+    numbers = np.array([8, 1], np.int64)
+    none = np.zeros(2, np.int64)
+    body = np.array([1 << 20], np.int64).tobytes()
+    with pytest.raises(ValueError, match="piece 1"):
+        kernels._native.gather((body,), none, none, numbers, numbers, np.array([8, 0], np.int64))
+    with pytest.raises(TypeError, match="tuple"):
+        kernels._native.gather([body], none, none, numbers, numbers, none)

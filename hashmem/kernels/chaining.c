@@ -66,7 +66,7 @@ ALWAYS_INLINE void approach(const Table *t, const uint8_t *digest, size_t width,
  * its next step reads, and gives way; one that has ended starts the next digest's (Kocberber,
  * Falsafi and Grot, "Asynchronous memory access chaining", VLDB 2015). */
 ALWAYS_INLINE void search(const Table *t, const uint8_t *digests, size_t width, int n,
-                          uint64_t *hashes, uint64_t *found, uint32_t *walked) {
+                          uint64_t *hashes, uint64_t *found, uint64_t *walked) {
     struct {
         uint64_t link;
         int i, at_head;
@@ -154,7 +154,7 @@ ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n
     for (Py_ssize_t base = 0; base < n; base += BLOCK) {
         const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
         uint64_t hashes[BLOCK], found[BLOCK];
-        uint32_t walked[BLOCK];
+        uint64_t walked[BLOCK];
         search(t, queries + base * width, width, size, hashes, found, walked);
         for (int i = 0; i < size; i++)
             out[base + i] = found[i] == NONE ? missing : t->nodes[found[i]].value;
@@ -167,16 +167,17 @@ ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t
         const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
         const uint8_t *block = queries + base * width;
         uint64_t hashes[BLOCK], found[BLOCK];
-        uint32_t walked[BLOCK];
+        uint64_t walked[BLOCK];
         const uint64_t before = t->count;
         search(t, block, width, size, hashes, found, walked);
         for (int i = 0; i < size; i++) {
             const Py_ssize_t at = base + i;
             uint64_t *head = head_of(t, hashes[i]), known = found[i], probes = walked[i] + 1;
             /* The search did not see what the block itself has put to the front since. */
-            for (uint64_t link = *head; known == NONE;) {
+            for (uint64_t link = *head, above = t->count; known == NONE;) {
                 const uint64_t entry = entry_of(link);
-                if (entry >= t->count || entry < before) break;
+                if (entry >= above || entry < before) break; /* links only ever fall */
+                above = entry;
                 if (tag_agrees(link, hashes[i]) &&
                     same_digest(t->digests + entry * width, block + i * width, width))
                     known = entry;
@@ -194,8 +195,9 @@ ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t
             if (t->count >= how->room) return at;
             const uint64_t entry = t->count++;
             memcpy(t->digests + entry * width, block + i * width, width);
-            if (how->interning) values[at] = (int64_t)entry + how->offset;
-            t->nodes[entry] = (Node){*head, values[at]};
+            if (how->interning) values[at] = (int64_t)(entry + (uint64_t)how->offset);
+            /* A dangling link of a damaged table must not come to mean this entry. */
+            t->nodes[entry] = (Node){entry_of(*head) < entry ? *head : 0, values[at]};
             *head = link_to(hashes[i], entry);
             if (probes > how->longest) how->longest = probes;
             if (UNLIKELY(probes > how->limit)) return at + 1;
@@ -210,7 +212,7 @@ ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t
     for (Py_ssize_t base = 0; base < n; base += BLOCK) {
         const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
         uint64_t hashes[BLOCK], found[BLOCK];
-        uint32_t walked[BLOCK];
+        uint64_t walked[BLOCK];
         search(t, queries + base * width, width, size, hashes, found, walked);
         for (int i = 0; i < size; i++) {
             out[base + i] = 0;

@@ -11,27 +11,38 @@ typedef struct {
     uint8_t *out;
 } Pieces;
 
-ALWAYS_INLINE int lies_inside(const Pieces *p, Py_ssize_t i) {
-    if (p->which[i] < 0 || p->which[i] >= p->n_bodies) return 0;
-    const int64_t body = p->bodies[p->which[i]].len, length = p->length[i];
-    return length >= 0 && p->from[i] >= 0 && p->to[i] >= 0 && length <= body &&
-           p->from[i] <= body - length && length <= p->room && p->to[i] <= p->room - length;
+typedef struct {
+    const uint8_t *from; /* NULL: it lies outside its body or the output */
+    uint8_t *to;
+    int64_t length;
+} Copy;
+
+ALWAYS_INLINE Copy copy_of(const Pieces *p, Py_ssize_t i) {
+    const int64_t which = p->which[i], from = p->from[i], length = p->length[i], to = p->to[i];
+    const Copy outside = {NULL, NULL, 0};
+    if (which < 0 || which >= p->n_bodies) return outside;
+    const int64_t body = p->bodies[which].len;
+    if (length < 0 || from < 0 || to < 0 || length > body || from > body - length ||
+        length > p->room || to > p->room - length)
+        return outside;
+    return (Copy){(const uint8_t *)p->bodies[which].buf + from, p->out + to, length};
 }
 
-/* The first piece that lies outside, or -1 when all are copied. */
+/* The first piece that lies outside, or -1 when all are copied. Every piece is checked before any
+ * is copied, and again when it is: another thread may write to the numbers meanwhile. */
 static Py_ssize_t copy_pieces(const Pieces *p) {
     for (Py_ssize_t i = 0; i < p->n; i++)
-        if (!lies_inside(p, i)) return i;
+        if (!copy_of(p, i).from) return i;
     for (Py_ssize_t step = 0; step < p->n + PIECES_AHEAD; step++) {
         if (step < p->n) {
-            const uint8_t *piece = (const uint8_t *)p->bodies[p->which[step]].buf + p->from[step];
-            for (int64_t at = 0; at < p->length[step] && at < 64 * LINES_AHEAD; at += 64)
-                PREFETCH(piece + at);
+            const Copy next = copy_of(p, step);
+            for (int64_t at = 0; at < next.length && at < 64 * LINES_AHEAD; at += 64)
+                PREFETCH(next.from + at);
         }
-        const Py_ssize_t i = step - PIECES_AHEAD;
-        if (i < 0) continue;
-        const uint8_t *body = p->bodies[p->which[i]].buf;
-        memcpy(p->out + p->to[i], body + p->from[i], (size_t)p->length[i]);
+        if (step < PIECES_AHEAD) continue;
+        const Copy copy = copy_of(p, step - PIECES_AHEAD);
+        if (!copy.from) return step - PIECES_AHEAD;
+        if (copy.length) memmove(copy.to, copy.from, (size_t)copy.length);
     }
     return -1;
 }
@@ -41,8 +52,11 @@ static Py_ssize_t copy_pieces(const Pieces *p) {
 KERNEL(hashmem_gather) {
     (void)module;
     if (expect_arguments("gather", nargs, 6) < 0) return NULL;
-    const Py_ssize_t n_bodies = PyTuple_Size(args[0]); /* -1 and an exception for no tuple */
-    if (n_bodies < 0) return NULL;
+    if (!PyTuple_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "bodies must be a tuple of bytes-like objects");
+        return NULL;
+    }
+    const Py_ssize_t n_bodies = PyTuple_Size(args[0]);
     Py_buffer b[5] = {{0}};
     Py_buffer *bodies = PyMem_Calloc((size_t)n_bodies + 1, sizeof *bodies);
     PyObject *answer = NULL;

@@ -51,6 +51,11 @@ ALWAYS_INLINE void give_back(Py_buffer *buffers, int count) {
         if (buffers[i].obj) PyBuffer_Release(&buffers[i]);
 }
 
+ALWAYS_INLINE int overlap(const Py_buffer *a, const Py_buffer *b) {
+    const uintptr_t from = (uintptr_t)a->buf, to = (uintptr_t)b->buf;
+    return from < to + (uintptr_t)b->len && to < from + (uintptr_t)a->len;
+}
+
 ALWAYS_INLINE int expect_arguments(const char *kernel, Py_ssize_t given, Py_ssize_t expected) {
     if (given == expected) return 0;
     PyErr_Format(PyExc_TypeError, "%s takes %zd arguments, got %zd", kernel, expected, given);

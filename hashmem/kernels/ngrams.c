@@ -129,7 +129,8 @@ KERNEL(hashmem_count_ngrams) {
     (void)module;
     if (expect_arguments("count_ngrams", nargs, 6) < 0) return NULL;
     Py_buffer b[3] = {{0}};
-    const long unigram = PyLong_AsLong(args[2]), bigram = PyLong_AsLong(args[3]);
+    const uint32_t unigram = (uint32_t)PyLong_AsLong(args[2]);
+    const uint32_t bigram = (uint32_t)PyLong_AsLong(args[3]);
     const long long dims = PyLong_AsLongLong(args[4]);
     if (PyErr_Occurred()) return NULL;
     if (borrow(args[0], &b[0], READ, 8, "hashes") < 0 ||
@@ -155,10 +156,10 @@ KERNEL(hashmem_count_ngrams) {
         memset(row, 0, (size_t)dims * 4);
         for (int64_t j = offsets[i]; j < offsets[i + 1]; j++) {
             const uint64_t h = hashes[j];
-            if (h) row[(h >> 32) * (uint64_t)dims >> 32] += (uint32_t)(h & 1 ? unigram : -unigram);
+            if (h) row[(h >> 32) * (uint64_t)dims >> 32] += h & 1 ? unigram : 0u - unigram;
             if (h && before && bigram) {
                 const uint64_t pair = mix(before * BIGRAM_FACTOR + h);
-                row[(pair >> 32) * (uint64_t)dims >> 32] += (uint32_t)(pair & 1 ? bigram : -bigram);
+                row[(pair >> 32) * (uint64_t)dims >> 32] += pair & 1 ? bigram : 0u - bigram;
             }
             before = h;
         }

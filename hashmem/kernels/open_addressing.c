@@ -207,8 +207,8 @@ static int borrow_table(PyObject *const *args, int write, Table *t) {
                      MAX_WIDTH, (unsigned long long)t->width);
         return -1;
     }
-    if (!t->n_buckets || t->n_buckets >> 32) {
-        PyErr_SetString(PyExc_ValueError, "buckets must hold 1 to 2^32 - 1 buckets of 64 bytes");
+    if (!(t->n_buckets & 1) || t->n_buckets >> 32) { /* an even number: strides would miss some */
+        PyErr_SetString(PyExc_ValueError, "there must be 1 to 2^32 - 1 buckets, an odd number");
         return -1;
     }
     t->capacity = (uint64_t)b[2].len / t->width;
@@ -291,7 +291,7 @@ ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t
         const uint64_t entry = t->count, probes = place(t, hash, entry);
         if (!probes) return at;
         memcpy(t->digests + entry * width, digest, width);
-        if (how->interning) values[at] = (int64_t)entry + how->offset;
+        if (how->interning) values[at] = (int64_t)(entry + (uint64_t)how->offset);
         t->values[entry] = values[at];
         t->count++;
         if (probes > how->longest) how->longest = probes;

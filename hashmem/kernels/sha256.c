@@ -30,9 +30,12 @@ static const uint32_t K[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 static int cpu_has_sha(void) {
+    static int has = -1; /* asked once, under the GIL: under virtualisation it takes 25 µs */
     unsigned a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSE4_1) || !(c & bit_SSSE3)) return 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
+    if (has < 0)
+        has = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_SSE4_1) && (c & bit_SSSE3) &&
+              __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
+    return has;
 }
 
 /* One message under way. The state is kept as the instructions want it: ABEF and CDGH. */
@@ -143,6 +146,10 @@ KERNEL(hashmem_sha256) {
         borrow(args[1], &b[1], READ, 8, "offsets") < 0 ||
         borrow(args[2], &b[2], WRITE, 32, "out") < 0)
         goto done;
+    if (overlap(&b[2], &b[0]) || overlap(&b[2], &b[1])) {
+        PyErr_SetString(PyExc_ValueError, "out must not overlap data or offsets");
+        goto done;
+    }
     const int64_t *offsets = b[1].buf;
     const Py_ssize_t n = b[2].len / 32;
     if (b[1].len / 8 != n + 1) {

@@ -1,4 +1,4 @@
-"""Following links, row → row. The definition of `native/hops.c`."""
+"""Following links, row → row. The definition of `kernels/hops.c`."""
 
 import numpy as np
 from numpy.typing import NDArray
