@@ -85,6 +85,20 @@ def ground_digests(keys: np.ndarray, buckets: int, wanted: int) -> np.ndarray:
 
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("kind", TABLES)
+def test_kernels_stop_at_the_first_new_digest_where_room_is_below_the_count(
+    kind: type[DigestTable],
+) -> None:
+    digests = random_digests(20, 8)
+    table = kind(8)
+    table.insert(digests[:10], np.arange(10))
+    batch, values, new = digests[[3, 4, 12, 5, 13]], np.arange(5), np.zeros(5, np.bool_)
+    assert table._kernel_insert(batch, values, new, room=7, limit=64) == (2, 10, 0)
+    assert table._kernel_intern(batch, values, new, room=7, limit=64, offset=0) == (2, 10, 0)
+    table.check()
+
+
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("kind", TABLES)
 class TestHostileDigests:
     def test_a_known_seed_is_given_up_when_digests_are_ground_against_it(
         self, kind: type[DigestTable]

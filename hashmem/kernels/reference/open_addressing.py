@@ -216,9 +216,10 @@ def _add(
         missing = np.flatnonzero(entry < 0)
         first, group = first_of_each(block[missing], hashes[missing])
         processed = len(block)
-        if len(first) > room - count:
-            processed = int(missing[first[room - count]])
-            first = first[: room - count]
+        left = max(room - count, 0)
+        if len(first) > left:
+            processed = int(missing[first[left]])
+            first = first[:left]
         fresh = missing[first]
         entry[missing] = count + group
         entry = entry[:processed]
