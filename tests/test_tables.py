@@ -14,6 +14,7 @@ import hashmem
 from hashmem import kernels
 from hashmem.kernels.reference.hashing import SUM_KEYS, bucket_of, expand_keys, hash_digests
 from hashmem.tables import ChainingTable, DigestTable, OpenAddressingTable, base, memory
+from hashmem.tables.arguments import as_values
 from hashmem.tables.statistics import open_addressing_theory
 from hashmem.testing import TableContract, TableMachine
 
@@ -95,6 +96,18 @@ def test_kernels_stop_at_the_first_new_digest_where_room_is_below_the_count(
     assert table._kernel_insert(batch, values, new, room=7, limit=64) == (2, 10, 0)
     assert table._kernel_intern(batch, values, new, room=7, limit=64, offset=0) == (2, 10, 0)
     table.check()
+
+
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("kind", TABLES)
+def test_batches_may_lie_anywhere_in_memory(kind: type[DigestTable]) -> None:
+    digests, values = random_digests(1000, 8), np.arange(1000)
+    askew = np.frombuffer(b"." + values.tobytes(), np.int64, offset=1)
+    assert not askew.flags.aligned
+    assert as_values(askew, 1000).flags.aligned
+    table = kind(8)
+    table.insert(np.frombuffer(b"." + digests.tobytes(), np.uint8, offset=1).reshape(-1, 8), askew)
+    assert np.array_equal(table.find(digests), values)
 
 
 @pytest.mark.usefixtures("on_kernels")

@@ -45,7 +45,7 @@ def as_batch(digests: ArrayLike, width: int) -> NDArray[np.uint8]:
 
 
 def as_values(values: ArrayLike, n: int) -> NDArray[np.int64]:
-    """Take `n` integers, of any integer type, as int64 (n,)."""
+    """Take `n` integers, of any integer type, as int64 (n,), contiguous and aligned."""
     array = np.asarray(values)
     if array.dtype == np.float64 and not isinstance(values, np.ndarray):
         array = np.asarray(values, object)  # NumPy makes floats of [0, 2**63]: look at each
@@ -55,7 +55,7 @@ def as_values(values: ArrayLike, n: int) -> NDArray[np.int64]:
         raise TypeError(f"values must be integers, got dtype {array.dtype}")
     for at in _doubtful(array):
         as_integer(f"the value at position {at}", array[at], LEAST, MOST)
-    return np.ascontiguousarray(array, np.int64)
+    return np.require(array, np.int64, "CA")
 
 
 def _doubtful(array: NDArray[np.generic]) -> Iterable[int]:
