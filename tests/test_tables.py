@@ -13,7 +13,14 @@ import pytest
 import hashmem
 from hashmem import kernels
 from hashmem.kernels.reference.hashing import SUM_KEYS, bucket_of, expand_keys, hash_digests
-from hashmem.tables import ChainingTable, DigestTable, OpenAddressingTable, base, memory
+from hashmem.tables import (
+    ChainingTable,
+    DigestTable,
+    OpenAddressingTable,
+    base,
+    chaining,
+    memory,
+)
 from hashmem.tables.arguments import as_values
 from hashmem.tables.statistics import open_addressing_theory
 from hashmem.testing import TableContract, TableMachine
@@ -332,6 +339,34 @@ class TestCheck:
         self.damaged(chain_table, "circle")
         # Searches end all the same.
         assert chain_table.find(random_digests(1000, 16, seed=9)).max() == -1
+
+    def test_many_chains_into_one_circle_are_seen_at_once(self) -> None:
+        table = ChainingTable(8, seed=1)
+        table.insert(random_digests(100_000, 8), np.arange(100_000))
+        heads = table._heads
+        filled = np.flatnonzero(heads)
+        table._nodes.rows.view(np.uint64)[:, 0] = heads[filled[0]]
+        before, seen = chaining.entry_of, []
+
+        def counting(links: np.ndarray) -> np.ndarray:
+            seen.append(len(links))
+            return before(links)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(hashmem.CorruptStoreError):
+            patch.setattr(chaining, "entry_of", counting)
+            table.check()
+        assert sum(seen) <= len(table)
+
+    def test_entries_off_their_paths_are_looked_for_in_few_buckets(self) -> None:
+        table = OpenAddressingTable(8, seed=1)
+        table.insert(random_digests(50_000, 8), np.arange(50_000))
+        table._buckets[:, 12] = 1  # every search goes on
+        table._buckets[:, :] = np.roll(table._buckets, 1, axis=0)
+        probes, passing = table._probes(hash_digests(table.digests, table._keys))
+        assert not probes.all()
+        assert passing.sum() <= 64 * len(table)
+        with pytest.raises(hashmem.CorruptStoreError, match="path"):
+            table.check()
 
     def test_a_link_past_the_end(self, chain_table: ChainingTable) -> None:
         heads = chain_table._heads

@@ -104,12 +104,12 @@ class ChainingTable(DigestTable):
         bucket = np.flatnonzero(self._heads)
         here = self._heads[bucket]
         parts: list[tuple[Values, Values, Values, Values]] = []
-        for depth in range(1, self._count + 2):
+        depth = followed = 0
+        while len(here):
+            depth, followed = depth + 1, followed + len(here)
+            self._require(followed <= self._count, "chains run in a circle or join")
             entry = entry_of(here)
             self._require(bool((entry < self._count).all()), "a link leads past the last entry")
-            if not len(here):
-                break
-            self._require(depth <= self._count, "a chain runs in a circle")
             tag = (here >> np.uint64(TAG_SHIFT)).astype(np.int64)
             parts.append((bucket, entry, tag, np.full(len(here), depth)))
             here = links[entry]

@@ -119,13 +119,14 @@ class OpenAddressingTable(DigestTable):
             np.arange(self._count),
         )
         probes, passing = np.zeros(self._count, np.int64), np.zeros(n_buckets, np.int64)
-        for probe in range(1, n_buckets + 1):
+        for probe in range(1, min(n_buckets, self._expected_longest) + 1):
             there = at == lies_in[pending]
             probes[pending[there]] = probe
-            pending, at, stride = pending[~there], at[~there], stride[~there]
+            onward = ~there & (buckets[at, OVERFLOW] > 0)
+            pending, at, stride = pending[onward], at[onward], stride[onward]
             if not len(pending):
                 break
-            passing += np.bincount(at, minlength=n_buckets)
+            np.add.at(passing, at, 1)
             at = (at + stride) % n_buckets
         return probes, passing
 
