@@ -119,6 +119,21 @@ def test_batches_may_lie_anywhere_in_memory(kind: type[DigestTable]) -> None:
 
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("present", [0, 5])
+def test_the_bounds_of_first_hold_whatever_is_there(kind: type[DigestTable], present: int) -> None:
+    digests = random_digests(7, 8)
+    lowest, highest = -(2**63) + 2**34, 2**63 - 3
+    for first in (lowest, highest):
+        table = kind(8)
+        table.insert(digests[:present], np.arange(present))
+        for beyond in (-(2**63), lowest - 2**34, highest + 1):
+            with pytest.raises(ValueError, match="first must be"):
+                table.intern(digests[5:], beyond)
+        assert table.intern(digests[5:], first)[0].tolist() == [first, first + 1]
+
+
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("kind", TABLES)
 class TestHostileDigests:
     def test_a_known_seed_is_given_up_when_digests_are_ground_against_it(
         self, kind: type[DigestTable]
@@ -340,7 +355,9 @@ class TestCheck:
         # Searches end all the same.
         assert chain_table.find(random_digests(1000, 16, seed=9)).max() == -1
 
-    def test_many_chains_into_one_circle_are_seen_at_once(self) -> None:
+    def test_many_chains_into_one_circle_are_seen_at_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         table = ChainingTable(8, seed=1)
         table.insert(random_digests(100_000, 8), np.arange(100_000))
         heads = table._heads
@@ -352,8 +369,8 @@ class TestCheck:
             seen.append(len(links))
             return before(links)
 
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(hashmem.CorruptStoreError):
-            patch.setattr(chaining, "entry_of", counting)
+        monkeypatch.setattr(chaining, "entry_of", counting)
+        with pytest.raises(hashmem.CorruptStoreError, match="circle"):
             table.check()
         assert sum(seen) <= len(table)
 

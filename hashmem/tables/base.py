@@ -28,7 +28,7 @@ from hashmem.kernels.reference.hashing import (
     expand_keys,
     hash_digests,
 )
-from hashmem.tables.arguments import as_batch, as_integer, as_one, as_values
+from hashmem.tables.arguments import LEAST, MOST, as_batch, as_integer, as_one, as_values
 from hashmem.tables.memory import Column
 from hashmem.tables.statistics import TableStatistics
 
@@ -203,7 +203,7 @@ class DigestTable(MutableMapping[bytes, int]):
         """Number each of `digests` (n, width): its value (n,), and True (n,) where it was new.
 
         A digest that is there keeps its value; the new ones get `first`, `first` + 1, … in order of
-        first appearance. O(n) expected. Raises as `insert` does.
+        first appearance. O(n) expected. Raises as `insert` does; `first` is at least -2^63 + 2^34.
 
         >>> from hashmem import OpenAddressingTable
         >>> table = OpenAddressingTable(width=8)
@@ -212,8 +212,8 @@ class DigestTable(MutableMapping[bytes, int]):
         (array([10, 11, 10]), array([ True,  True, False]))
         """
         queries = as_batch(digests, self._width)
-        last = 2**63 - 1 - len(queries)
-        first = as_integer("first", first, -(2**63), last)
+        # What kernels add to an entry's index, `first` less the entries there, is an int64 too.
+        first = as_integer("first", first, LEAST + self._most_entries, MOST - len(queries))
         out, new = np.empty(len(queries), np.int64), np.empty(len(queries), np.bool_)
         self._add(queries, out, new, first=first)
         return out, new
