@@ -5,6 +5,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,30 @@ class TestMemory:
         table.insert(digests, np.arange(len(digests)))
         assert np.array_equal(table.find(digests), np.arange(len(digests)))
 
+    @pytest.mark.parametrize("step", ["insert", "delete"])
+    def test_running_out_between_two_columns_leaves_them_alike(
+        self, kind: type[DigestTable], step: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = kind(8)
+        digests = random_digests(60_000, 8)
+        table.insert(digests[:50_000], np.arange(50_000))
+
+        def exhausted(capacity: int) -> None:
+            raise hashmem.TableFullError("no memory")
+
+        monkeypatch.setattr(table, "_resize_columns", exhausted)
+        with suppress(hashmem.TableFullError):
+            if step == "insert":
+                table.insert(digests[50_000:], np.zeros(10_000, np.int64))
+            else:
+                table.delete(digests[1000:])
+        monkeypatch.undo()
+        table.check()
+        for start in range(0, 60_000, 1000):
+            table.insert(digests[start : start + 1000], np.arange(start, start + 1000))
+        table.check()
+        assert np.array_equal(table.find(digests), np.arange(60_000))
+
     def test_a_child_process_has_its_own_copy(self, kind: type[DigestTable]) -> None:
         table = kind(32)
         digests = random_digests(50_000)
@@ -320,6 +345,14 @@ class TestCheck:
         bucket = int(np.argmax(open_table._buckets[:, 11] == 0))
         open_table._buckets[bucket, 15] |= 0xC0
         self.damaged(open_table, "high bits")
+
+    @pytest.mark.skipif("native" not in kernels.available, reason="no compiled kernels")
+    def test_slots_taken_by_nothing_end_an_insert(self, open_table: OpenAddressingTable) -> None:
+        open_table.reserve(1100)
+        tags = open_table._buckets[:, :12]
+        tags[tags == 0] = 255
+        with pytest.raises(hashmem.CorruptStoreError, match="room left"):
+            open_table.insert(random_digests(50, 16, seed=9), np.zeros(50, np.int64))
 
     def test_an_entry_off_its_path(self, open_table: OpenAddressingTable) -> None:
         buckets = open_table._buckets

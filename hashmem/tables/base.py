@@ -292,6 +292,10 @@ class DigestTable(MutableMapping[bytes, int]):
             raise TableFullError(
                 f"{type(self).__name__} holds at most {self._most_entries} entries"
             )
+        self._require(
+            self._count >= min(self._room, self._capacity),
+            "the index takes no entry, with room left",
+        )
         expected = min(expected, MOST_AHEAD * self._count + SMALLEST)
         if self._count >= self._capacity:
             self._resize(self._bounded(max(expected, _with_slack(self._count))))
@@ -310,6 +314,7 @@ class DigestTable(MutableMapping[bytes, int]):
             self._rebuild(2 * self._count + SMALLEST)
 
     def _resize(self, capacity: int) -> None:
+        self._capacity = min(self._capacity, capacity)  # what holds whichever column fails
         self._digests.resize(capacity)
         self._resize_columns(capacity)
         self._capacity = capacity
