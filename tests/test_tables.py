@@ -133,6 +133,32 @@ def test_the_bounds_of_first_hold_whatever_is_there(kind: type[DigestTable], pre
         assert table.intern(digests[5:], first)[0].tolist() == [first, first + 1]
 
 
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("at", ["start", "later"])
+def test_reserved_room_stays_until_it_is_given_back(
+    kind: type[DigestTable], at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = kind(8, capacity=200_000 if at == "start" else 0)
+    table.reserve(200_000 if at == "later" else 10)
+    rebuilt: list[int] = []
+    rebuild = kind._rebuild
+    monkeypatch.setattr(kind, "_rebuild", lambda *a: (rebuilt.append(1), rebuild(*a))[1])
+    digests = random_digests(200_000, 8)
+    for start in range(0, len(digests), 1000):
+        table.insert(digests[start : start + 1000], np.arange(start, start + 1000))
+    table.delete(digests[10:])
+    table.insert(digests, np.arange(200_000))
+    assert not rebuilt
+    table.delete(digests[10:])
+    reserved = table.nbytes
+    table.compact()
+    assert table.nbytes < reserved // 100
+    table.reserve(200_000)
+    table.clear()
+    table.insert(digests[:10], np.arange(10))
+    assert table.nbytes < reserved // 100
+
+
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("kind", TABLES)
 class TestHostileDigests:

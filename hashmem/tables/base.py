@@ -59,7 +59,7 @@ class DigestTable(MutableMapping[bytes, int]):
     :param seed: 0 to 2^128 - 1, for the same layout each time; without it a random one. A seed that
         others know lets them choose digests that collide, until the table reseeds.
     :param max_load: how full the index may be before it grows.
-    :param capacity: how many entries to have room for from the start.
+    :param capacity: how many entries to have room for from the start, as `reserve` does.
     """
 
     _max_load: ClassVar[float]
@@ -88,7 +88,8 @@ class DigestTable(MutableMapping[bytes, int]):
             )
         self._count = 0
         self._reseeds = self._strikes = 0
-        self._capacity = max(SMALLEST, as_integer("capacity", capacity, 0, self._most_entries))
+        self._reserved = as_integer("capacity", capacity, 0, self._most_entries)
+        self._capacity = max(SMALLEST, self._reserved)
         self._digests = Column(self._capacity, (self._width,), np.uint8)
         self._make_columns(self._capacity)
         self._make_index(self._capacity)
@@ -269,15 +270,21 @@ class DigestTable(MutableMapping[bytes, int]):
     # Size.
 
     def reserve(self, capacity: int) -> None:
-        """Make room for `capacity` entries in all, so that inserting up to them never rebuilds."""
+        """Make room for `capacity` entries in all, so that inserting up to them never rebuilds.
+
+        The room stays, also when entries are deleted, until `compact` or `clear`. O(n). Raises
+        `TableFullError` where there is no memory for it.
+        """
         capacity = as_integer("capacity", capacity, 0, self._most_entries)
         if capacity > self._capacity:
             self._resize(capacity)
         if capacity > self._room:
             self._rebuild(capacity)
+        self._reserved = max(self._reserved, capacity)
 
     def compact(self) -> None:
-        """Give back all memory that the present entries do not need. O(n)."""
+        """Give back all memory that the present entries do not need, reserved or not. O(n)."""
+        self._reserved = 0
         self._resize(max(self._count, SMALLEST))
         self._rebuild(self._capacity)
 
@@ -308,10 +315,11 @@ class DigestTable(MutableMapping[bytes, int]):
         return min(entries, self._most_entries)
 
     def _shrink_if_far_too_large(self) -> None:
-        if self._capacity > 2 * _with_slack(self._count):
-            self._resize(_with_slack(self._count))
-        if self._room > 4 * (self._count + SMALLEST):
-            self._rebuild(2 * self._count + SMALLEST)
+        kept = max(self._count, self._reserved)
+        if self._capacity > 2 * _with_slack(kept):
+            self._resize(_with_slack(kept))
+        if self._room > 4 * (kept + SMALLEST):
+            self._rebuild(2 * kept + SMALLEST)
 
     def _resize(self, capacity: int) -> None:
         self._capacity = min(self._capacity, capacity)  # what holds whichever column fails
