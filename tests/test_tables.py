@@ -3,6 +3,7 @@
 import doctest
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -197,6 +198,30 @@ class TestHostileDigests:
         table.check()
         assert np.array_equal(table.find(digests[1::2]), np.arange(1, 1800, 2))
         assert (table.find(digests[::2]) == -1).all()
+
+    def test_a_reseed_without_memory_leaves_every_entry_to_be_found(
+        self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        digests = random_digests(3000, 8)
+        table = kind(8)
+        table.insert(digests[:2000], np.arange(2000))
+
+        def exhausted(size: int) -> np.ndarray:
+            raise hashmem.TableFullError("no memory")
+
+        monkeypatch.setattr(sys.modules[kind.__module__], "zeros", exhausted)
+        monkeypatch.setattr(
+            kind,
+            "_expected_longest",
+            property(lambda table: base.NO_LIMIT if table._accepts_any_length else 0),
+        )
+        with pytest.raises(hashmem.TableFullError):
+            table.insert(digests[2000:], np.arange(1000))
+        monkeypatch.undo()
+        table.check()
+        assert np.array_equal(table.find(digests[:2000]), np.arange(2000))
+        table.insert(digests, np.arange(3000))
+        assert np.array_equal(table.find(digests), np.arange(3000))
 
     def test_two_digests_with_one_hash_stay_two(
         self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch

@@ -258,7 +258,7 @@ class DigestTable(MutableMapping[bytes, int]):
             processed, self._count, longest = answer
             done += processed
             if longest > limit:
-                self._rebuild(self._strike(self._room))
+                self._reseed(self._room)
             elif done < n:
                 added = self._count - before
                 # If what is left holds new digests as often as what was done:
@@ -330,21 +330,28 @@ class DigestTable(MutableMapping[bytes, int]):
     def _rebuild(self, entries: int) -> None:
         """Build a new index for up to `entries` entries."""
         self._make_index(entries)
-        while self._build() > self._expected_longest:
-            entries = self._strike(entries)
-            self._make_index(entries)
+        if self._build() > self._expected_longest:
+            self._reseed(entries)
 
-    def _strike(self, entries: int) -> int:
-        """Take a new seed, since a probe was too long. For how many entries to build the index.
+    def _reseed(self, entries: int) -> None:
+        """Rebuild under a new seed, since a probe was too long, until none is.
 
         After `TRIES` in a row the load may be at fault, so the index doubles. After as many again
         the hash must be: from then on any length is accepted, slow but right, until the next
         growth.
         """
+        while True:
+            if self._strikes >= TRIES:
+                entries = self._bounded(2 * entries)
+            self._make_index(entries)  # first: where there is no memory for it, the seed stays
+            self._strike()
+            if self._build() <= self._expected_longest:
+                return
+
+    def _strike(self) -> None:
         self._strikes += 1
         self._reseeds += 1
         self._take_seed(secrets.randbits(128))
-        return entries if self._strikes <= TRIES else self._bounded(2 * entries)
 
     def _take_seed(self, seed: int) -> None:
         self._seed = seed

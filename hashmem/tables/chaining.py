@@ -28,6 +28,7 @@ class ChainingTable(DigestTable):
     _highest_load = 8.0
     _most_entries = 1 << 33
     _growth = 2
+    _heads: NDArray[np.uint64]
 
     def _make_columns(self, capacity: int) -> None:
         self._nodes = Column(capacity, (2,), np.int64)
@@ -37,8 +38,8 @@ class ChainingTable(DigestTable):
 
     def _make_index(self, entries: int) -> None:
         n_buckets = max(1, -int(-entries // self._load))
-        self._heads: NDArray[np.uint64] = zeros(n_buckets * 8).view(np.uint64)
-        self._room = max(entries, int(n_buckets * self._load))
+        heads = zeros(n_buckets * 8).view(np.uint64)
+        self._heads, self._room = heads, max(entries, int(n_buckets * self._load))
 
     @property
     def _table(self) -> tuple[object, ...]:

@@ -37,6 +37,7 @@ class OpenAddressingTable(DigestTable):
     _highest_load = 0.85
     _most_entries = 1 << 34
     _growth = 3
+    _buckets: NDArray[np.uint8]
 
     def _make_columns(self, capacity: int) -> None:
         self._values = Column(capacity, (), np.int64)
@@ -46,8 +47,9 @@ class OpenAddressingTable(DigestTable):
 
     def _make_index(self, entries: int) -> None:
         n_buckets = max(1, -int(-entries // (self._load * SLOTS))) | 1
-        self._buckets: NDArray[np.uint8] = zeros(n_buckets * LINE).reshape(n_buckets, LINE)
-        self._room = max(entries, int(n_buckets * SLOTS * self._load))
+        buckets = zeros(n_buckets * LINE).reshape(n_buckets, LINE)
+        room = max(entries, int(n_buckets * SLOTS * self._load))
+        self._buckets, self._room = buckets, room
 
     @property
     def _table(self) -> tuple[object, ...]:
