@@ -1,6 +1,7 @@
 """The command `hashmem`. Exit codes: 0 done; 1 the answer is no; 2 wrong input, unusable store."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -17,6 +18,9 @@ DONE, NO, WRONG = 0, 1, 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. What is wrong with it is told in one line."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -26,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (HashMemError, OSError, ValueError) as error:
+    except (HashMemError, ImportError, OSError, ValueError) as error:
         print(f"hashmem {options.command}: {error}", file=sys.stderr)
         return WRONG
 
@@ -64,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     ingest = on_store("ingest", _ingest, "Add the text files of a folder; links Python's imports.")
     ingest.add_argument("folder")
     ingest.add_argument(
+        "--name", default="",
+        help="put this before the names of the files; a file replaces what has its name already",
+    )  # fmt: skip
+    ingest.add_argument(
         "--largest", type=int, default=16 << 20, metavar="BYTES",
         help="leave out files of more bytes (default: 16 MiB)",
     )  # fmt: skip
@@ -71,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     search = on_store("search", _search, "Find the chunks that answer a query.")
     search.add_argument("query")
     search.add_argument("-k", type=int, default=5, help="how many at most (default: 5)")
+
+    remove = on_store("remove", _remove, "Forget a file, and the chunks only it holds.")
+    remove.add_argument("source", help="the name of a file")
 
     get = on_store("get", _get, "Print a record, or the text of an ingested file.")
     get.add_argument("what", help="a digest in hexadecimal, or the name of a file")
@@ -102,12 +113,17 @@ def _ingest(options: argparse.Namespace) -> int:
 
     if options.largest < 1:
         raise ValueError(f"--largest must be 1 byte or more, not {options.largest}")
+    if not os.path.isdir(options.folder):
+        raise ValueError(f"there is no folder {options.folder}")
     os.scandir(options.folder).close()  # raises before a store is made for nothing
     bar = tqdm(
         unit="c", unit_scale=True, desc="ingest", leave=False, disable=not sys.stderr.isatty()
     )
     with _open(options.store) as memory, bar:
-        done = ingest(memory, options.folder, largest=options.largest, progress=bar.update)
+        done = ingest(
+            memory, options.folder,
+            name=options.name, largest=options.largest, progress=bar.update,
+        )  # fmt: skip
     _print(options, done.to_dict(), _sentence(done.to_dict()))
     return DONE if done.files else NO
 
@@ -137,6 +153,14 @@ def _search(options: argparse.Namespace) -> int:
     return DONE if hits else NO
 
 
+def _remove(options: argparse.Namespace) -> int:
+    _must_be_a_store(options.store)
+    with _open(options.store) as memory:
+        gone = memory.remove(options.source)
+    _print(options, {"removed": gone}, "removed" if gone else f"no file is called {options.source}")
+    return DONE if gone else NO
+
+
 def _get(options: argparse.Namespace) -> int:
     with _open(options.store, readonly=True) as memory:
         digest = _as_digest(options.what, memory.store.width)
@@ -155,17 +179,22 @@ def _get(options: argparse.Namespace) -> int:
         text = found.decode("utf-8", "backslashreplace")
         answer = {"digest": digest.hex(), "bytes": len(found), "metadata": metadata, "text": text}
         print(json.dumps(answer, default=_plain))
-    else:
+    elif sys.stdout is not None:
         sys.stdout.buffer.write(found)
         sys.stdout.buffer.flush()
     return DONE
 
 
 def _hop(options: argparse.Namespace) -> int:
+    if options.hops < 0:
+        raise ValueError(f"--hops must be 0 or more, not {options.hops}")
     with _open(options.store, readonly=True) as memory:
         store = memory.store
         names = {memory.source_digest(name): name for name in memory.sources()}
         start = _as_digest(options.start, store.width) or memory.source_digest(options.start)
+        if not len(store.trace(start, 0)):
+            print(f"hashmem hop: nothing is known of {options.start}", file=sys.stderr)
+            return NO
         if options.trace:
             ends = store.trace(start, options.hops)
             found = len(ends) > 1
@@ -175,14 +204,14 @@ def _hop(options: argparse.Namespace) -> int:
         steps = [bytes(end) for end in ends]
     answer = [{"digest": step.hex(), "source": names.get(step)} for step in steps]
     lines = [names.get(step) or step.hex() for step in steps]
-    _print(options, answer, "\n".join(lines) if found else f"no {options.hops} hops from there")
+    _print(options, answer, "\n".join(lines) if found else "the chain ends before that")
     return DONE if found else NO
 
 
 def _verify(options: argparse.Namespace) -> int:
     with _open(options.store, readonly=True) as memory:
         found = memory.store.verify()
-    lines = [f"{found.checked} records checked, {len(found.damage)} things wrong", *found.damage]
+    lines = [f"records checked: {found.checked}, damage found: {len(found.damage)}", *found.damage]
     _print(options, found.to_dict(), "\n".join(lines))
     return DONE if found.ok else NO
 
@@ -197,8 +226,7 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _compact(options: argparse.Namespace) -> int:
-    if not os.path.isdir(options.store):
-        raise ValueError(f"there is no store at {options.store}")
+    _must_be_a_store(options.store)
     with _open(options.store) as memory:
         before = memory.store.statistics()["storage_bytes"]
         memory.store.compact()
@@ -208,7 +236,7 @@ def _compact(options: argparse.Namespace) -> int:
     return DONE
 
 
-# -- helpers ------------------------------------------------------------------------------------
+# -- shared by the commands --------------------------------------------------------------------
 
 
 class _Opened:
@@ -230,6 +258,12 @@ class _Opened:
 
 def _open(path: str, *, readonly: bool = False) -> _Opened:
     return _Opened(path, readonly)
+
+
+def _must_be_a_store(path: str) -> None:
+    """Opening a path for writing would make a store there."""
+    if not os.path.exists(os.path.join(path, "CURRENT")):
+        raise ValueError(f"there is no store at {path}")
 
 
 def _as_digest(text: str, width: int) -> bytes | None:
@@ -260,8 +294,8 @@ def _shown(value: Any) -> str:
 def _sentence(done: dict[str, Any]) -> str:
     skipped = ", ".join(f"{count} {reason}" for reason, count in done["skipped"].items())
     return (
-        f"{done['files']} files, {done['characters']} characters, {done['chunks']} chunks, "
-        f"{done['records']} new records, {done['links']} links"
+        f"files: {done['files']}, replaced: {done['replaced']}, characters: {done['characters']}, "
+        f"chunks: {done['chunks']}, links: {done['links']}, records now: {done['records']}"
         + (f"; left out: {skipped}" if skipped else "")
     )
 

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hashmem import kernels
@@ -25,6 +26,7 @@ from hashmem.ingest import ingest
 from hashmem.memory import Memory
 from hashmem.store import MemoryStore
 from hashmem.summaries import row_scales
+from hashmem.text import STOP_WORDS, words
 
 __all__ = ["run"]
 
@@ -47,15 +49,18 @@ Figures = dict[str, Any]
 def run(*, corpus: str | None = None, store: str | None = None, as_json: bool = False) -> int:
     """Run the demo on `corpus`, keeping its store at `store`; print a table. 0 when all held."""
     started = perf_counter()
-    folder = corpus or sysconfig.get_path("stdlib")
-    if store is not None and os.path.exists(store) and os.listdir(store):
-        raise ValueError(f"{store} is not empty: the demo fills a new store")
+    if corpus is not None and not os.path.isdir(corpus):
+        raise ValueError(f"there is no folder {corpus!r}")
+    folder = sysconfig.get_path("stdlib") if corpus is None else corpus
+    taken = store is not None and os.path.lexists(store)
+    if store is not None and taken and not (os.path.isdir(store) and not os.listdir(store)):
+        raise ValueError(f"{store} is no empty folder: the demo fills a new store")
     with tempfile.TemporaryDirectory(prefix="hashmem-demo-") as temporary:
         path = store or os.path.join(temporary, "demo.hashmem")
         figures: Figures = {"corpus": folder, "store": store, "kernels": kernels.active}
         figures["ingest"] = _ingest(folder, path)
-        if not figures["ingest"]["files"]:
-            raise ValueError(f"{folder} holds no text file to work on")
+        if not figures["ingest"]["has_words"]:
+            raise ValueError(f"{folder} holds no text to work on")
         questions = QUESTIONS if corpus is None else []
         figures["read"] = _in_a_new_process(path, questions)
     figures["hashhop"] = _hashhop()
@@ -85,8 +90,10 @@ def _timed(what: Callable[[], Any]) -> tuple[Any, float]:
 
 def _ingest(folder: str, path: str) -> Figures:
     with _bar(None, "ingest", " characters") as bar, MemoryStore(path) as store:
-        done, seconds = _timed(lambda: ingest(Memory(store), folder, progress=bar.update))
-        return {**done.to_dict(), "seconds": seconds, **_sizes(store)}
+        memory = Memory(store)
+        done, seconds = _timed(lambda: ingest(memory, folder, progress=bar.update))
+        has_words = bool(done.chunks and _questions_from(memory))
+        return {**done.to_dict(), "has_words": has_words, "seconds": seconds, **_sizes(store)}
 
 
 def _sizes(store: MemoryStore) -> Figures:
@@ -125,12 +132,18 @@ def _read(path: str, questions: list[str]) -> Figures:
 
 
 def _questions_from(memory: Memory) -> list[str]:
-    """The longest line of each of three chunks from all over the corpus, cut to some words."""
-    digests, _ = memory.store.read_column(memory.summary_column)
-    chosen = digests[np.linspace(0, len(digests) - 1, 3).astype(int)]
+    """The richest line of each of up to three chunks from all over the corpus; [] without words."""
+    digests, summaries = memory.store.read_column(memory.summary_column)
+    digests = digests[summaries.any(axis=1)]
+    last = len(digests) - 1
+    chosen = digests[sorted({0, last // 2, last} if last >= 0 else ())]
     with memory.store.get_many(chosen) as records:
         texts = [record.decode() for record in records if record is not None]
-    return [" ".join(max(text.split("\n"), key=len).split()[:12]) for text in texts]
+    telling = [
+        [[word for word in words(line) if word not in STOP_WORDS] for line in text.split("\n")]
+        for text in texts
+    ]
+    return [" ".join(max(lines, key=len)[:12]) for lines in telling if any(lines)]
 
 
 def _search(memory: Memory, question: str) -> Figures:
@@ -163,21 +176,28 @@ def _chain(memory: Memory) -> Figures:
 
 
 def _attention(memory: Memory, questions: list[str]) -> Figures:
+    """Attention over chunk summaries as keys and values: seven eighths of them in groups to choose
+    from, the last eighth as the local context that is always attended to."""
     _, stored = memory.store.read_column(memory.summary_column)
     stored = stored[:MOST_KEYS]
     keys = stored.astype(np.float32) * row_scales(stored)[:, None]  # (n, dims), unit rows
     queries = np.stack([memory.summary.encode_query(question) for question in questions])
-    starts = np.arange(0, len(keys), GROUP)
-    offsets = np.append(starts, len(keys))
-    groups = np.add.reduceat(keys, starts, axis=0) / np.diff(offsets)[:, None]
-    full, full_seconds = _timed(lambda: attend(queries, keys, keys, scale=SCALE))
+    far, local = np.split(keys, [max(1, len(keys) * 7 // 8)])
+    starts = np.arange(0, len(far), GROUP)
+    offsets = np.append(starts, len(far))
+    groups = np.add.reduceat(far, starts, axis=0) / np.diff(offsets)[:, None]
+    plain = _softmax_attention(queries.astype(np.float64), keys.astype(np.float64))
+    _, full_seconds = _timed(lambda: attend(queries, keys, keys, scale=SCALE))
 
     def chosen(top: int) -> Any:
-        return attend_chunks(queries, keys, keys, offsets, top=top, summaries=groups, scale=SCALE)
+        return attend_chunks(
+            queries, far, far, offsets,
+            top=top, summaries=groups, local=(local, local), scale=SCALE,
+        )  # fmt: skip
 
     everything = chosen(len(groups))
     some, some_seconds = _timed(lambda: chosen(TOP))
-    errors = np.linalg.norm(some.output - full.output, axis=-1)
+    errors = np.linalg.norm(some.output - plain, axis=-1)
     return {
         "keys": len(keys),
         "dims": keys.shape[1],
@@ -185,11 +205,18 @@ def _attention(memory: Memory, questions: list[str]) -> Figures:
         "top": min(TOP, len(groups)),
         "seconds_full": full_seconds,
         "seconds_top": some_seconds,
-        "all_selected_error": float(np.abs(everything.output - full.output).max()),
+        "all_selected_error": float(np.abs(everything.output - plain).max()),
         "captured": [float(share) for share in some.captured],
         "error": [float(error) for error in errors],
         "bound": [float(bound) for bound in some.bound],
     }
+
+
+def _softmax_attention(queries: NDArray[np.float64], keys: NDArray[np.float64]) -> Any:
+    """Full attention as its definition says, the keys being the values too."""
+    scores = SCALE * queries @ keys.T
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights @ keys / weights.sum(axis=1, keepdims=True)
 
 
 # -- HashHop ------------------------------------------------------------------------------------
@@ -275,7 +302,7 @@ def _table(figures: Figures) -> str:
         )
     steps = chain["chain"]
     way = " → ".join(steps) if len(steps) > 1 else "no imports link these files"
-    rows.append((f"{len(steps) - 1} hops", way))
+    rows.append((f"hops: {len(steps) - 1}", way))
     rows.append(
         (
             "3 hops from all",
@@ -287,8 +314,8 @@ def _table(figures: Figures) -> str:
     rows += [
         (
             "attention, all",
-            f"{attention['keys']:,} keys in {attention['groups']:,} chunks: equals full attention "
-            f"to {attention['all_selected_error']:.1e}",
+            f"{attention['keys']:,} keys, {attention['groups']:,} groups merged with local ones: "
+            f"equals full attention to {attention['all_selected_error']:.0e}",
         ),
         (
             f"attention, top {attention['top']}",

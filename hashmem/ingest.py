@@ -25,9 +25,10 @@ class Ingested:
     """What came of a folder."""
 
     files: int = 0
+    replaced: int = 0  # of these, sources that the store held under the same name
     characters: int = 0
-    chunks: int = 0  # places of chunks in files
-    records: int = 0  # records that are new in the store, sources included
+    chunks: int = 0  # places of chunks in these files
+    records: int = 0  # in the store now, sources included
     links: int = 0
     skipped: dict[str, int] = field(default_factory=dict)  # reason → files or folders left out
 
@@ -40,41 +41,35 @@ def ingest(
     memory: Memory,
     folder: str | os.PathLike[str],
     *,
+    name: str = "",
     largest: int = 16 << 20,
     progress: Callable[[int], object] = lambda characters: None,
 ) -> Ingested:
     """Add every text file under `folder` to `memory`, and commit. O(characters).
 
-    Files are named by their path within the folder; a file that was ingested before is replaced
-    where it has changed. `largest`: files of more bytes are left out. `progress` is called with
+    A file's source is `name`, if any, and its path within the folder, joined by "/". A source of
+    the same name is replaced: give each folder its own `name` where one store holds several. Files
+    that are gone from the folder stay (`Memory.remove`). `largest`: files of more bytes are left
+    out. `progress` is called with
     the number of characters just added. Commits every 32 M characters or so: a run that is cut
     off leaves whole files. Raises `OSError` where the folder itself cannot be read.
     """
     done = Ingested()
     store = memory.store
-    before = len(store)
     files = TextFiles(folder, largest=largest, exclude=EXCLUDED)
+    prefix = f"{name}/" if name else ""
+    known = set(memory.sources())
     python: dict[str, str] = {}
-
-    def batches() -> Iterator[list[tuple[str, str]]]:
-        batch: list[tuple[str, str]] = []
-        size = 0
-        for name, text in files:
-            batch.append((name, text))
-            size += len(text)
-            if size >= COMMIT_EVERY // 8:
-                yield batch
-                batch, size = [], 0
-        yield batch
-
     waiting = 0
-    for batch in batches():
-        memory.add_many(batch)
-        for name, text in batch:
+    for batch in _batches(files):
+        memory.add_many((prefix + path, text) for path, text in batch)
+        for path, text in batch:
             done.files += 1
+            done.replaced += prefix + path in known
             done.characters += len(text)
-            if name.endswith(".py"):
-                python[name] = _import_lines(text)
+            done.chunks += len(memory.chunks(prefix + path))
+            if path.endswith(".py"):
+                python[path] = _import_lines(text)
         size = sum(len(text) for _, text in batch)
         progress(size)
         waiting += size
@@ -82,11 +77,22 @@ def ingest(
             store.commit()
             waiting = 0
     done.skipped = dict(files.skipped)
-    done.links = _link(memory, python)
+    done.links = _link(memory, prefix, python)
     store.commit()
-    done.chunks = sum(len(memory.chunks(name)) for name in memory.sources())
-    done.records = len(store) - before
+    done.records = len(store)
     return done
+
+
+def _batches(files: TextFiles) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    size = 0
+    for path, text in files:
+        batch.append((path, text))
+        size += len(text)
+        if size >= COMMIT_EVERY // 8:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def _import_lines(text: str) -> str:
@@ -94,19 +100,15 @@ def _import_lines(text: str) -> str:
     return "\n".join(line for line in text.split("\n") if line.startswith(("import ", "from ")))
 
 
-def _link(memory: Memory, python: dict[str, str]) -> int:
-    pairs = [
-        (name, [target for target in imported_files(text, name, python) if target != name])
-        for name, text in python.items()
-    ]
-    sources = [name for name, targets in pairs for _ in targets]
-    targets = [target for _, found in pairs for target in found]
-    first = [(name, found[0]) for name, found in pairs if found]
-    store, digest = memory.store, memory.source_digest
-    nodes = list(map(digest, python))
-    store.clear_links(nodes)  # what the files imported when they were ingested before
-    store.unlink(nodes)
-    if sources:
-        store.add_links(list(map(digest, sources)), list(map(digest, targets)), "imports")
-        store.link_many([digest(name) for name, _ in first], [digest(to) for _, to in first])
-    return len(sources)
+def _link(memory: Memory, prefix: str, python: dict[str, str]) -> int:
+    store = memory.store
+    node = {path: memory.source_digest(prefix + path) for path in python}
+    links = {path: imported_files(text, path, python) for path, text in python.items()}
+    store.clear_links(list(node.values()))  # what the files imported when they came before
+    store.unlink(list(node.values()))
+    pairs = [(node[path], node[to]) for path, found in links.items() for to in found]
+    first = [(node[path], node[found[0]]) for path, found in links.items() if found]
+    if pairs:
+        store.add_links([a for a, _ in pairs], [b for _, b in pairs], "imports")
+        store.link_many([a for a, _ in first], [b for _, b in first])
+    return len(pairs)

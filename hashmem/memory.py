@@ -14,6 +14,7 @@ Nothing else is needed to open it again. What is written joins the store's uncom
 is kept when the store commits; `Memory` never commits by itself.
 """
 
+import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -159,12 +160,15 @@ class Memory:
         stop words alone has none. What was added and not committed is found. The first search
         reads all summaries; then O(chunks · words of the query).
 
-        Raises `ValueError` where k < 1, `TypeError` where the query is no str.
+        Raises `ValueError` where k < 1 or the query holds no word at all, `TypeError` where the
+        query is no str or k no integer.
         """
-        if k < 1:
+        if operator.index(k) < 1:
             raise ValueError(f"k must be 1 or more, not {k}")
         _expect_str("query", query)
         asked = hash_words([query]).hashes
+        if not len(asked):
+            raise ValueError(f"the query {query!r} holds no word to search for")
         asked = asked[~is_stop_word(asked)]
         with self._lock:
             index = self._loaded()

@@ -238,7 +238,7 @@ def test_slots_of_killed_readers_are_freed(folder):
     )
     with closing(LmdbBackend(folder)) as backend:
         for _ in range(3):
-            subprocess.run([sys.executable, "-c", code, folder], check=False)
+            subprocess.run([sys.executable, "-P", "-c", code, folder], check=False)
         with closing(LmdbBackend(folder)) as other:
             assert "\n" in other._follow().lmdb.readers()
         fill(backend, {b"c": b"3"})

@@ -51,9 +51,27 @@ def test_ingest_counts_and_takes_json(run):
     assert told["characters"] == sum(map(len, SOURCES.values()))
     assert told["links"] == 2
     assert told["skipped"] == {}
+    assert told["replaced"] == 0
     again = json.loads(run("ingest", "texts", "--store", "s", "--json").out)
-    assert again["records"] == 0  # nothing is stored twice
+    assert again["records"] == told["records"]  # nothing is stored twice
+    assert again["replaced"] == 4
     assert again["links"] == 2
+
+
+def test_two_folders_under_their_names(filled, folder):
+    (folder / "other").mkdir()
+    (folder / "other/notes.txt").write_text("Bananas are yellow.\n")
+    told = json.loads(filled("ingest", "other", "--name", "other", "--store", "s", "--json").out)
+    assert told["files"] == told["chunks"] == 1
+    assert told["replaced"] == 0
+    assert "other/notes.txt:1" in filled("search", "yellow bananas", "--store", "s").out
+    assert "notes.txt:1" in filled("search", "finds a digest", "--store", "s").out
+
+
+def test_remove(filled):
+    assert filled("remove", "notes.txt", "--store", "s").out == "removed\n"
+    filled("get", "notes.txt", "--store", "s", code=1)
+    filled("remove", "notes.txt", "--store", "s", code=1)
 
 
 def test_ingest_skips_what_is_no_text_and_says_so(run, folder):
@@ -72,7 +90,7 @@ def test_links_follow_the_imports_of_today(filled, folder):
     assert "helper.py" in filled("hop", "pack/deep.py", "--store", "s").out
     (folder / "texts/pack/deep.py").write_text("def reach(): pass\n")
     filled("ingest", "texts", "--store", "s")
-    assert "no 1 hops" in filled("hop", "pack/deep.py", "--store", "s", code=1).out
+    assert "chain ends" in filled("hop", "pack/deep.py", "--store", "s", code=1).out
 
 
 def test_search(filled):
@@ -80,7 +98,8 @@ def test_search(filled):
     assert {hit["places"][0][0] for hit in hits} == {"helper.py", "notes.txt"}
     assert "notes.txt:1" in filled("search", "finds a digest", "-k", "1", "--store", "s").out
     assert filled("search", "zebra", "--store", "s", code=1).out == "nothing found\n"
-    assert json.loads(filled("search", "", "--store", "s", "--json", code=1).out) == []
+    assert json.loads(filled("search", "the", "--store", "s", "--json", code=1).out) == []
+    assert "no word to search for" in filled("search", "", "--store", "s", code=2).err
 
 
 def test_get_by_digest_and_by_name(filled):
@@ -99,10 +118,11 @@ def test_hop_and_trace(filled):
     assert steps.split() == ["pack/__init__.py", "pack/deep.py", "helper.py"]
     filled("hop", "pack/__init__.py", "--hops", "3", "--store", "s", code=1)
     assert "0 or more" in filled("hop", "helper.py", "--hops", "-1", "--store", "s", code=2).err
+    assert "nothing is known of" in filled("hop", "nowhere", "--store", "s", code=1).err
 
 
 def test_verify_stats_compact(filled):
-    assert "0 things wrong" in filled("verify", "--store", "s").out
+    assert "damage found: 0" in filled("verify", "--store", "s").out
     assert json.loads(filled("verify", "--store", "s", "--json").out)["ok"] is True
     figures = json.loads(filled("stats", "--store", "s", "--json").out)
     assert figures["records"] == 8
@@ -124,7 +144,12 @@ def test_verify_stats_compact(filled):
         ["stats", "--store", "texts/notes.txt"],
         ["verify", "--store", "nowhere"],
         ["compact", "--store", "nowhere"],
+        ["compact", "--store", "texts"],
+        ["remove", "x", "--store", "texts"],
+        ["ingest", "texts", "--store", ""],
+        ["stats", "--store", ""],
         ["demo", "--corpus", "nowhere"],
+        ["demo", "--corpus", ""],
         ["demo", "--store", "texts"],
     ],
 )
@@ -171,6 +196,17 @@ def test_as_a_program(folder):
     assert hashmem("ingest", "texts", "--store", "s").returncode == 0
     assert hashmem("search", "digest", "--store", "s").returncode == 0
     assert hashmem("get", "notes.txt", "--store", "s").stdout == SOURCES["notes.txt"]
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(
+        [sys.executable, "-P", "-m", "hashmem.cli", "search", "Grüße", "--store", "s"],
+        cwd=folder, env=narrow, capture_output=True, encoding="ascii",
+    )  # fmt: skip
+    assert "Gr\\xfc\\xdfe" in shown.stdout
+    closed = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -P -m hashmem.cli get helper.py --store s >&-"],
+        cwd=folder, capture_output=True, encoding="utf-8",
+    )  # fmt: skip
+    assert "Traceback" not in closed.stderr
     wrong = hashmem("stats", "--store", "texts")
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr

@@ -55,14 +55,17 @@ def test_the_table_is_printed(corpus, small, capsys):
 
 
 def test_a_corpus_without_text_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no text file"):
+    with pytest.raises(ValueError, match="no text to work on"):
+        demo.run(corpus=str(tmp_path))
+    (tmp_path / "signs.txt").write_text("!!! ??\n")
+    with pytest.raises(ValueError, match="no text to work on"):
         demo.run(corpus=str(tmp_path))
 
 
 def test_a_store_that_is_there_is_not_touched(corpus, tmp_path_factory):
     kept = tmp_path_factory.mktemp("kept")
     (kept / "mine").write_text("mine")
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="no empty folder"):
         demo.run(corpus=str(corpus), store=str(kept))
     assert os.listdir(kept) == ["mine"]
 

@@ -279,7 +279,7 @@ store.close()
 
 
 def test_a_full_disk_costs_nothing(tmp_path):
-    code = [sys.executable, "-c", FULL_DISK, str(tmp_path / "store")]
+    code = [sys.executable, "-P", "-c", FULL_DISK, str(tmp_path / "store")]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with MemoryStore(tmp_path / "store") as store:

@@ -44,7 +44,7 @@ while True:
 
 
 def python(code: str, *arguments: object, **options: object) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **options)
+    return subprocess.Popen([sys.executable, "-P", "-c", code, *map(str, arguments)], **options)
 
 
 def in_child(check) -> bool:

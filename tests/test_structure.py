@@ -131,7 +131,7 @@ EXTRAS = [
 
 def in_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False,
         env={**os.environ, **environment},
     )  # fmt: skip
 

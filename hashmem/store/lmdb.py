@@ -55,14 +55,16 @@ class LmdbBackend(Backend):
     shared = True
 
     def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False) -> None:
-        self._folder = Path(os.path.abspath(path))
+        if not os.fspath(path):
+            raise ValueError("the path of a store is empty: give the name of a folder")
+        self._folder = Path(os.path.abspath(os.fsdecode(path)))
         self.path = str(self._folder)
         self.readonly = readonly
         self._writer = threading.RLock()  # flock holds against processes, this among threads
         self._pid = os.getpid()
         self._environment: Environment | None = None
         self._closed = False
-        with _explained(f"cannot open {self.path}"):
+        with _explained(f"cannot open {self.path}", self.readonly):
             self._check_place()
             self._follow()
 
@@ -166,7 +168,7 @@ class LmdbBackend(Backend):
 
     def snapshot(self) -> Snapshot:
         environment = self._held() or self._follow()
-        with _explained(f"cannot read {self.path}"):
+        with _explained(f"cannot read {self.path}", self.readonly):
             return LmdbSnapshot(environment)
 
     @property
@@ -274,7 +276,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(what: str, readonly: bool = False) -> Iterator[None]:
     """Turn what LMDB and the file system raise into a `StoreError` that says what to do."""
     try:
         yield
@@ -289,17 +291,19 @@ def _explained(what: str) -> Iterator[None]:
             f"{what}: LMDB finds no database of its own there ({error})"
         ) from error
     except lmdb.Error as error:
-        raise StoreError(f"{what}: {error}{_remedy(str(error))}") from error
+        raise StoreError(f"{what}: {error}{_remedy(str(error), readonly)}") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(error.errno, f"{what}: {reason}{_remedy(reason)}") from error
+        raise StoreError(error.errno, f"{what}: {reason}{_remedy(reason, readonly)}") from error
 
 
-def _remedy(message: str) -> str:
+def _remedy(message: str, readonly: bool) -> str:
     # LMDB tells of a write that a full disk cut short as EIO.
     full = [os.strerror(c) for c in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)]
     if any(reason in message for reason in [*full, "MAP_FULL"]):
         return "; nothing of this commit was written: free some space and commit again"
     if os.strerror(errno.EROFS) in message or os.strerror(errno.EACCES) in message:
-        return "; open it with readonly=True to read it"
+        if readonly:
+            return "; readers sign in to the file *.mdb-lock, which must be writable for them"
+        return "; open it read-only (readonly=True) to read what is there, or choose another path"
     return ""

@@ -39,6 +39,7 @@ class MemoryStore(Annotations, Linking):
     :param key: the secret of a keyed namespace (1 to 64 bytes); its digests mean nothing to who
         does not have it.
     :param readonly: refuse writes, and refuse to make a store.
+    :param backend: a `hashmem.store.backend.Backend` of your own, instead of a path.
 
     Raises `StoreFormatError` where `path` holds something else or a newer version, `StoreError`
     where it cannot be read or written, `ValueError` on an algorithm or key that is not the one
@@ -169,9 +170,11 @@ class MemoryStore(Annotations, Linking):
             return state.payloads.holds(rows)
 
     def __contains__(self, digest: object) -> bool:
-        if not isinstance(digest, bytes) or len(digest) != self.width:
-            return False
-        return bool(self.contains(digest)[0])
+        try:
+            queries = as_digests(digest, self.width, "digest")
+        except (TypeError, ValueError):
+            return False  # as a mapping answers for what cannot be its key
+        return len(queries) == 1 and bool(self.contains(queries)[0])
 
     def __len__(self) -> int:
         with self._reading() as state:
