@@ -5,8 +5,9 @@ import mmap
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -296,7 +297,7 @@ class TestMemory:
         def exhausted(capacity: int) -> None:
             raise hashmem.TableFullError("no memory")
 
-        monkeypatch.setattr(table, "_resize_columns", exhausted)
+        monkeypatch.setattr(table._columns[1], "resize", exhausted)
         with suppress(hashmem.TableFullError):
             if step == "insert":
                 table.insert(digests[50_000:], np.zeros(10_000, np.int64))
@@ -319,6 +320,112 @@ class TestMemory:
             os._exit(int((table.find(digests) != 0).any()))
         assert os.waitpid(child, 0)[1] == 0
         assert np.array_equal(table.find(digests), np.arange(50_000))
+
+
+OPERATIONS: dict[str, Callable[[DigestTable, np.ndarray], object]] = {
+    "insert": lambda table, digests: table.insert(digests[20:], np.arange(len(digests) - 20)),
+    "intern": lambda table, digests: table.intern(digests[20:], 7),
+    "delete": lambda table, digests: table.delete(digests[5:30]),
+    "delete most": lambda table, digests: table.delete(digests[5:190]),
+    "reserve": lambda table, digests: table.reserve(500),
+    "compact": lambda table, digests: table.compact(),
+    "clear": lambda table, digests: table.clear(),
+}
+
+
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("kind", TABLES)
+class TestInterrupts:
+    digests = random_digests(400, 8)
+
+    def filled(self, kind: type[DigestTable]) -> DigestTable:
+        table = kind(8, seed=3)
+        table.insert(self.digests[:200], np.arange(1000, 1200))
+        return table
+
+    @pytest.mark.parametrize("mapped", [False, True], ids=["copied", "mapped"])
+    @pytest.mark.parametrize("name", OPERATIONS)
+    def test_an_interrupt_at_any_line_leaves_a_sound_table(
+        self, kind: type[DigestTable], name: str, mapped: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if mapped:
+            monkeypatch.setattr(memory, "MAPPED", 1)
+        stride = (5 if mapped else 1) * (23 if kernels.active == "reference" else 1)  # for time
+        table = self.filled(kind)
+        before = content(table)
+        OPERATIONS[name](table, self.digests)
+        after = content(table)
+        step = 0
+        while True:
+            table = self.filled(kind)
+            if not interrupted(step, lambda t=table: OPERATIONS[name](t, self.digests)):
+                break
+            table.check()
+            now = content(table)
+            assert now.keys() in (before.keys(), after.keys())
+            assert all(value in (before.get(key), after.get(key)) for key, value in now.items())
+            if "delete" in name:
+                assert now in (before, after)
+            table.insert(self.digests, np.arange(400))
+            assert np.array_equal(table.find(self.digests), np.arange(400))
+            table.check()
+            step += stride
+        assert step > 10
+
+    @pytest.mark.parametrize("name", OPERATIONS)
+    @pytest.mark.parametrize("kernel", ["insert", "intern", "delete", "move"])
+    def test_what_an_interrupted_repair_leaves_is_repaired_by_the_next_access(
+        self, kind: type[DigestTable], name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = self.filled(kind)
+        before = content(table)
+
+        def raising(after: Callable[..., object]) -> Callable[..., object]:
+            def call(*args: Any, **options: Any) -> object:
+                after(*args, **options)
+                raise KeyboardInterrupt
+
+            return call
+
+        for method in (f"_kernel_{kernel}", "_build"):
+            monkeypatch.setattr(table, method, raising(getattr(table, method)))
+        with suppress(KeyboardInterrupt):
+            OPERATIONS[name](table, self.digests)
+        monkeypatch.undo()
+        OPERATIONS[name](untouched := self.filled(kind), self.digests)
+        assert set(table) in (before.keys(), set(untouched))
+        assert -1 not in content(table).values()
+        table.check()
+
+
+def interrupted(step: int, operation: Callable[[], object]) -> bool:
+    """Raise KeyboardInterrupt at the line `step` of what a table runs. Whether there was one."""
+    left = step
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        path = frame.f_code.co_filename
+        if "hashmem" not in path and not path.endswith("contextlib.py"):
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        operation()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(previous)
+    return False
+
+
+def content(table: DigestTable) -> dict[bytes, int]:
+    return dict(zip(map(bytes, table.digests), table.find(table.digests).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("kind", TABLES)

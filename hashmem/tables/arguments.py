@@ -55,7 +55,8 @@ def as_values(values: ArrayLike, n: int) -> NDArray[np.int64]:
         raise TypeError(f"values must be integers, got dtype {array.dtype}")
     for at in _doubtful(array):
         as_integer(f"the value at position {at}", array[at], LEAST, MOST)
-    return np.require(array, np.int64, "CA")
+    array = np.ascontiguousarray(array, np.int64)
+    return array if array.flags.aligned else array.copy()
 
 
 def _doubtful(array: NDArray[np.generic]) -> Iterable[int]:

@@ -9,6 +9,11 @@ A table trusts no digest: its index is built on a keyed hash (`hashmem.kernels.r
 matches compare the whole digest, and when a search grows longer than chance explains, the table
 takes a new random seed and rebuilds.
 
+The dense rows are the truth, the index follows from them. After an exception that falls into a
+change, KeyboardInterrupt too, the index is built anew from the rows, without further memory: the
+batch is then inserted or deleted entirely or not at all, save that values it has overwritten stay.
+Where even that is cut short, the next access does it first.
+
 Threads: any number may search while nobody writes; a writer needs the table for itself.
 """
 
@@ -16,6 +21,7 @@ import operator
 import secrets
 from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
@@ -87,6 +93,8 @@ class DigestTable(MutableMapping[bytes, int]):
                 f"got {max_load!r}"
             )
         self._count = 0
+        self._unsettled = False  # whether the index may not lead to the rows
+        self._moves: tuple[Values, Values, int] | None = None  # sources, targets, count after them
         self._reseeds = self._strikes = 0
         self._reserved = as_integer("capacity", capacity, 0, self._most_entries)
         self._capacity = max(SMALLEST, self._reserved)
@@ -100,13 +108,18 @@ class DigestTable(MutableMapping[bytes, int]):
     def _make_columns(self, capacity: int) -> None:
         """Make what lies beside the digests."""
 
+    @property
     @abstractmethod
-    def _resize_columns(self, capacity: int) -> None:
-        """Change the capacity of what lies beside the digests."""
+    def _columns(self) -> tuple[Column[Any], ...]:
+        """The digests and what lies beside them."""
 
     @abstractmethod
     def _make_index(self, entries: int) -> None:
         """Replace the index by an empty one for up to `entries` entries; sets `_room`."""
+
+    @abstractmethod
+    def _empty_index(self) -> None:
+        """Make the index lead nowhere, in place."""
 
     @abstractmethod
     def _build(self) -> int:
@@ -169,6 +182,7 @@ class DigestTable(MutableMapping[bytes, int]):
         array([8, 7])
         """
         queries = as_batch(digests, self._width)
+        self._settle_if_needed()
         out = np.empty(len(queries), np.int64)
         self._kernel_find(queries, out, missing=-1)
         return out
@@ -176,6 +190,7 @@ class DigestTable(MutableMapping[bytes, int]):
     def contains(self, digests: ArrayLike) -> Flags:
         """Tell for each of `digests` (n, width) whether it is there (n,). O(n) expected."""
         queries = as_batch(digests, self._width)
+        self._settle_if_needed()
         found = np.empty(len(queries), np.int64)
         self._kernel_find(queries, found, missing=-1)
         present = np.asarray(found != -1)
@@ -192,7 +207,8 @@ class DigestTable(MutableMapping[bytes, int]):
         A digest that is there gets the new value; of equal digests in the batch the first counts as
         new and the last one's value stays. O(n) expected, growth included. Raises `TypeError` or
         `ValueError`, with the table unchanged, where an argument is not as described, and
-        `TableFullError` beyond the entries an index can number.
+        `TableFullError` beyond the entries an index can number or memory holds: then no digest of
+        the batch is added, though the values of some that were there may have been replaced.
         """
         queries = as_batch(digests, self._width)
         given = as_values(values, len(queries))
@@ -223,49 +239,73 @@ class DigestTable(MutableMapping[bytes, int]):
         """Remove each of `digests` (n, width). True (n,) where it was there.
 
         Of equal digests in the batch the first is True. Moves at most as many entries as it
-        removes. O(n) expected. Raises as `find` does.
+        removes. O(n) expected. Raises as `find` does. An interrupt leaves all there or none.
         """
         queries = as_batch(digests, self._width)
         out = np.empty(len(queries), np.bool_)
         holes = np.empty(len(queries), np.int64)
-        removed = self._kernel_delete(queries, out, holes)
-        self._fill(np.sort(holes[:removed]))
+        with _Change(self):
+            removed = self._kernel_delete(queries, out, holes)
+            if removed:
+                self._moves = self._moves_into(np.sort(holes[:removed]))  # from here on it is done
+                sources, targets, end = self._moves
+                self._kernel_move(sources, targets)
+                self._count, self._moves = end, None
+        if removed:
+            self._shrink_if_far_too_large()
         return out
 
-    def _fill(self, holes: Values) -> None:
-        """Move the entries past the new end into `holes`, both in ascending order."""
+    def _moves_into(self, holes: Values) -> tuple[Values, Values, int]:
+        """Which entries past the new end go into which of `holes`, ascending; and the new end."""
         end = self._count - len(holes)
         targets = holes[: np.searchsorted(holes, end)]
         staying = np.ones(self._count - end, np.bool_)
         staying[holes[len(targets) :] - end] = False
-        sources = np.flatnonzero(staying) + end
-        if len(sources):
-            self._kernel_move(sources, targets)
-        self._count = end
-        if len(holes):
-            self._shrink_if_far_too_large()
+        return np.flatnonzero(staying) + end, targets, end
 
     def _add(self, queries: Digests, values: Values, new: Flags, first: int | None) -> None:
-        done, before, n = 0, self._count, len(queries)
-        while done < n:
-            rest = queries[done:], values[done:], new[done:]
-            room = min(self._room, self._capacity)
-            limit = self._expected_longest
-            if first is None:
-                answer = self._kernel_insert(*rest, room, limit)
-            else:
-                answer = self._kernel_intern(*rest, room, limit, first - before)
-            processed, self._count, longest = answer
-            done += processed
-            if longest > limit:
-                self._reseed(self._room)
-            elif done < n:
-                added = self._count - before
-                # If what is left holds new digests as often as what was done:
-                expected = self._count + (n - done) * max(added, 1) // max(done, 1) + 1
-                self._grow(expected)
+        with _Change(self):
+            done, before, n = 0, self._count, len(queries)
+            while done < n:
+                rest = queries[done:], values[done:], new[done:]
+                room = min(self._room, self._capacity)
+                limit = self._expected_longest
+                if first is None:
+                    answer = self._kernel_insert(*rest, room, limit)
+                else:
+                    answer = self._kernel_intern(*rest, room, limit, first - before)
+                processed, self._count, longest = answer
+                done += processed
+                if longest > limit:
+                    self._reseed(self._room)
+                elif done < n:
+                    added = self._count - before
+                    # If what is left holds new digests as often as what was done:
+                    expected = self._count + (n - done) * max(added, 1) // max(done, 1) + 1
+                    self._grow(expected)
         if self._count > before:
             self._shrink_if_far_too_large()
+
+    # Exceptions.
+
+    def _settle_if_needed(self) -> None:
+        if self._unsettled:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Finish the moves that an exception cut short, and build the index anew, in place."""
+        for column in self._columns:
+            column.restore()
+        if self._moves is not None:
+            sources, targets, end = self._moves
+            for rows in (self._digests.rows, self._all_values):
+                rows[targets] = rows[sources]  # perhaps once more: no place is in both
+            self._count, self._moves = end, None
+        self._empty_index()
+        while self._build() > self._expected_longest:
+            self._strike()
+            self._empty_index()
+        self._unsettled = False
 
     # Size.
 
@@ -276,22 +316,28 @@ class DigestTable(MutableMapping[bytes, int]):
         `TableFullError` where there is no memory for it.
         """
         capacity = as_integer("capacity", capacity, 0, self._most_entries)
-        if capacity > self._capacity:
-            self._resize(capacity)
-        if capacity > self._room:
-            self._rebuild(capacity)
+        with _Change(self):
+            if capacity > self._capacity:
+                self._resize(capacity)
+            if capacity > self._room:
+                self._rebuild(capacity)
         self._reserved = max(self._reserved, capacity)
 
     def compact(self) -> None:
         """Give back all memory that the present entries do not need, reserved or not. O(n)."""
-        self._reserved = 0
-        self._resize(max(self._count, SMALLEST))
-        self._rebuild(self._capacity)
+        with _Change(self):
+            self._trim()
 
     def clear(self) -> None:
         """Remove all entries and give their memory back."""
-        self._count = self._strikes = 0
-        self.compact()
+        with _Change(self):
+            self._count = self._strikes = 0
+            self._trim()
+
+    def _trim(self) -> None:
+        self._reserved = 0
+        self._resize(max(self._count, SMALLEST))
+        self._rebuild(self._capacity)
 
     def _grow(self, expected: int) -> None:
         """Make room for more entries: for `expected` in all, as far as that can be trusted."""
@@ -316,15 +362,21 @@ class DigestTable(MutableMapping[bytes, int]):
 
     def _shrink_if_far_too_large(self) -> None:
         kept = max(self._count, self._reserved)
-        if self._capacity > 2 * _with_slack(kept):
-            self._resize(_with_slack(kept))
-        if self._room > 4 * (kept + SMALLEST):
-            self._rebuild(2 * kept + SMALLEST)
+        spare_rows = self._capacity > 2 * _with_slack(kept)
+        spare_index = self._room > 4 * (kept + SMALLEST)
+        if not (spare_rows or spare_index):
+            return
+        # Without memory to shrink into, the table stays large: what was asked for is done.
+        with suppress(MemoryError), _Change(self):
+            if spare_rows:
+                self._resize(_with_slack(kept))
+            if spare_index:
+                self._rebuild(2 * kept + SMALLEST)
 
     def _resize(self, capacity: int) -> None:
         self._capacity = min(self._capacity, capacity)  # what holds whichever column fails
-        self._digests.resize(capacity)
-        self._resize_columns(capacity)
+        for column in self._columns:
+            column.resize(capacity)
         self._capacity = capacity
 
     def _rebuild(self, entries: int) -> None:
@@ -381,11 +433,7 @@ class DigestTable(MutableMapping[bytes, int]):
     @property
     def nbytes(self) -> int:
         """Bytes of memory the table holds: index, digests and values, free places included."""
-        return self._index_nbytes + self._digests.nbytes + self._columns_nbytes
-
-    @property
-    @abstractmethod
-    def _columns_nbytes(self) -> int: ...
+        return self._index_nbytes + sum(column.nbytes for column in self._columns)
 
     @property
     def digests(self) -> Digests:
@@ -396,11 +444,11 @@ class DigestTable(MutableMapping[bytes, int]):
     @property
     def values_array(self) -> Values:
         """The values (n,) of all entries, in the order of `digests`, read-only."""
-        return _read_only(self._all_values[: self._count])
+        return _read_only(self._all_values[: len(self)])
 
     @property
     def _rows(self) -> Digests:
-        return self._digests.rows[: self._count]
+        return self._digests.rows[: len(self)]
 
     def check(self) -> None:
         """Verify every invariant. O(n).
@@ -408,8 +456,8 @@ class DigestTable(MutableMapping[bytes, int]):
         Raises `CorruptStoreError`, with the table's state, unless every entry is distinct and the
         index leads to each exactly once, on the path its hash tells.
         """
-        self._require(0 <= self._count <= min(self._room, self._capacity), "count beyond room")
         rows = self._rows
+        self._require(0 <= self._count <= min(self._room, self._capacity), "count beyond room")
         hashes = hash_digests(rows, self._keys)
         order = np.argsort(hashes)
         again = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
@@ -425,6 +473,7 @@ class DigestTable(MutableMapping[bytes, int]):
     # One digest at a time.
 
     def __len__(self) -> int:
+        self._settle_if_needed()
         return self._count
 
     def __getitem__(self, digest: bytes) -> int:
@@ -436,6 +485,8 @@ class DigestTable(MutableMapping[bytes, int]):
     def _find_one(self, digest: bytes, missing: int) -> int:
         if type(digest) is not bytes or len(digest) != self._width:
             digest = as_one(digest, self._width).tobytes()
+        if self._unsettled:  # in line: this is every single search
+            self._settle()
         out = np.empty(1, np.int64)
         self._kernel_find(digest, out, missing)
         return int(out[0])
@@ -453,7 +504,8 @@ class DigestTable(MutableMapping[bytes, int]):
         return self._find_one(digest, -1) != -1 or self._find_one(digest, 0) != 0
 
     def __iter__(self) -> Iterator[bytes]:
-        count, rows = self._count, self._rows
+        rows = self._rows
+        count = len(rows)
         for row in rows:
             yield row.tobytes()
             if self._count != count:
@@ -464,6 +516,27 @@ class DigestTable(MutableMapping[bytes, int]):
             f"<{type(self).__name__} width={self._width} entries={self._count} "
             f"capacity={self._capacity} room={self._room} reseeds={self._reseeds}>"
         )
+
+
+class _Change:
+    """Surrounds a change: whatever ends it early, the index leads to the rows again."""
+
+    __slots__ = ("before", "table")
+
+    def __init__(self, table: DigestTable) -> None:
+        self.table = table
+
+    def __enter__(self) -> None:
+        self.table._settle_if_needed()
+        self.before = self.table._count
+        self.table._unsettled = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        table = self.table
+        if kind is not None:
+            table._count = min(self.before, table._count)
+            table._settle()
+        table._unsettled = False
 
 
 def _with_slack(entries: int) -> int:

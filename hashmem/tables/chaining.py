@@ -4,6 +4,8 @@ The layout of links and nodes is in `hashmem/kernels/chaining.c`. A search follo
 chain, one line each, and reads a digest only where 24 bits of the hash agree.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,8 +35,9 @@ class ChainingTable(DigestTable):
     def _make_columns(self, capacity: int) -> None:
         self._nodes = Column(capacity, (2,), np.int64)
 
-    def _resize_columns(self, capacity: int) -> None:
-        self._nodes.resize(capacity)
+    @property
+    def _columns(self) -> tuple[Column[Any], ...]:
+        return self._digests, self._nodes
 
     def _make_index(self, entries: int) -> None:
         n_buckets = max(1, -int(-entries // self._load))
@@ -51,6 +54,9 @@ class ChainingTable(DigestTable):
             self._width,
             self._count,
         )
+
+    def _empty_index(self) -> None:
+        self._heads.fill(0)
 
     def _build(self) -> int:
         kernels.current.chain_build(*self._table)
@@ -94,10 +100,6 @@ class ChainingTable(DigestTable):
     def _index_nbytes(self) -> int:
         return self._heads.nbytes
 
-    @property
-    def _columns_nbytes(self) -> int:
-        return self._nodes.nbytes
-
     def _walk(self) -> tuple[Values, Values, Values, Values]:
         """Follow every chain. For each link that leads somewhere: its bucket, the entry, the tag,
         and which node of the chain it is, from 1 on."""
@@ -137,7 +139,7 @@ class ChainingTable(DigestTable):
         )
 
     def statistics(self) -> TableStatistics:
-        n_buckets, count = len(self._heads), self._count
+        n_buckets, count = len(self._heads), len(self)
         bucket, _, _, depth = self._walk()
         lengths = np.bincount(bucket, minlength=n_buckets)
         hit_expected, miss_expected = chaining_theory(count, n_buckets)

@@ -85,16 +85,23 @@ class Column(Generic[Item]):
         fresh[:kept] = self.rows[:kept]
         self.rows, self._mapping = fresh, mapping
 
+    def restore(self) -> None:
+        """Find the rows again, where an exception fell into the moving of pages."""
+        if self._mapping is not None:
+            self.rows = self._view(np.frombuffer(self._mapping, np.uint8))
+
     def _move_pages(self, mapping: mmap.mmap, size: int) -> bool:
         """Resize the mapping itself. Whether that was possible."""
-        self.rows = self._view(zeros(0))  # pages move only when no array speaks of them any more
         try:
+            self.rows = self._view(
+                zeros(0)
+            )  # pages move only when no array speaks of them any more
             mapping.resize(_whole_pages(size))
             _advise(mapping)
         except (BufferError, OSError, SystemError):  # a view is alive, no room, or no mremap here
             return False
         finally:
-            self.rows = self._view(np.frombuffer(mapping, np.uint8))
+            self.restore()
         return True
 
     def _view(self, raw: Bytes) -> NDArray[Item]:

@@ -4,6 +4,8 @@ The layout of a bucket is in `hashmem/kernels/open_addressing.c`. A hit mostly t
 bucket, digest, value; a miss one, at the highest load one and a half.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,8 +44,9 @@ class OpenAddressingTable(DigestTable):
     def _make_columns(self, capacity: int) -> None:
         self._values = Column(capacity, (), np.int64)
 
-    def _resize_columns(self, capacity: int) -> None:
-        self._values.resize(capacity)
+    @property
+    def _columns(self) -> tuple[Column[Any], ...]:
+        return self._digests, self._values
 
     def _make_index(self, entries: int) -> None:
         n_buckets = max(1, -int(-entries // (self._load * SLOTS))) | 1
@@ -61,6 +64,9 @@ class OpenAddressingTable(DigestTable):
             self._width,
             self._count,
         )
+
+    def _empty_index(self) -> None:
+        self._buckets.fill(0)
 
     def _build(self) -> int:
         longest: int = kernels.current.open_build(*self._table, self._expected_longest)
@@ -103,10 +109,6 @@ class OpenAddressingTable(DigestTable):
     @property
     def _index_nbytes(self) -> int:
         return self._buckets.nbytes
-
-    @property
-    def _columns_nbytes(self) -> int:
-        return self._values.nbytes
 
     def _probes(self, hashes: NDArray[np.uint64]) -> tuple[Values, Values]:
         """How many buckets each entry's search touches (count,), 0 where it never comes to the
@@ -159,7 +161,7 @@ class OpenAddressingTable(DigestTable):
     def statistics(self) -> TableStatistics:
         from hashmem.kernels.reference.hashing import hash_digests
 
-        n_buckets, count = len(self._buckets), self._count
+        n_buckets, count = len(self._buckets), len(self)
         probes, _ = self._probes(hash_digests(self._rows, self._keys))
         hit_expected, miss_expected = open_addressing_theory(count, n_buckets, SLOTS)
         return TableStatistics(
