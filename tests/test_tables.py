@@ -1,8 +1,10 @@
 """Both tables against the contract, on both kernels; and what only these tables promise."""
 
+import copy
 import doctest
 import mmap
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -320,6 +322,35 @@ class TestMemory:
             os._exit(int((table.find(digests) != 0).any()))
         assert os.waitpid(child, 0)[1] == 0
         assert np.array_equal(table.find(digests), np.arange(50_000))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_is_a_table_of_its_own(
+    kind: type[DigestTable], copied: Callable[[DigestTable], DigestTable]
+) -> None:
+    digests = random_digests(2000, 16)
+    table = kind(16, seed=4, max_load=0.5)
+    table.insert(digests[:1500], np.arange(1500))
+    table.delete(digests[:100])
+    twin = copied(table)
+    assert type(twin) is kind
+    assert (twin.width, twin.seed, twin.max_load) == (16, 4, 0.5)
+    assert list(twin.items()) == list(table.items())
+    kept = dict(table)
+    twin.insert(digests, np.zeros(2000, np.int64))
+    twin.delete(digests[500:])
+    assert dict(table) == kept
+    table.clear()
+    assert np.array_equal(twin.find(digests[:500]), np.zeros(500))
+    twin.check()
+    table.check()
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_pickling_is_refused_with_the_remedy(kind: type[DigestTable]) -> None:
+    with pytest.raises(TypeError, match="insert them into a new table"):
+        pickle.dumps(kind(16))
 
 
 OPERATIONS: dict[str, Callable[[DigestTable, np.ndarray], object]] = {

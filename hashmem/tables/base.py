@@ -22,7 +22,7 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar, NoReturn, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -510,6 +510,23 @@ class DigestTable(MutableMapping[bytes, int]):
             yield row.tobytes()
             if self._count != count:
                 raise RuntimeError("the table changed size during iteration")
+
+    def __copy__(self) -> Self:
+        """Copy all entries into a table of its own, under the same seed. O(n)."""
+        twin = type(self)(
+            self._width, seed=self._seed, max_load=self._load, capacity=self._reserved
+        )
+        twin.insert(self._rows, self.values_array)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled; keep its digests and values_array, and "
+            "insert them into a new table"
+        )
 
     def __repr__(self) -> str:
         return (
