@@ -24,6 +24,7 @@ from hashmem.tables import (
     OpenAddressingTable,
     base,
     chaining,
+    index,
     memory,
 )
 from hashmem.tables.arguments import as_values
@@ -186,7 +187,7 @@ class TestHostileDigests:
         self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Under keys of zero, digests with one word set all have the same hash.
-        monkeypatch.setattr(base, "expand_keys", lambda seed: np.zeros(2 * SUM_KEYS, np.uint64))
+        monkeypatch.setattr(index, "expand_keys", lambda seed: np.zeros(2 * SUM_KEYS, np.uint64))
         digests = np.zeros((1800, 8), np.uint8)
         digests[:, :2] = np.arange(1800, dtype="<u2").view(np.uint8).reshape(-1, 2)
         table = kind(8)
@@ -194,7 +195,7 @@ class TestHostileDigests:
             part = digests[start : start + 300]
             assert table.insert(part, np.arange(start, start + 300)).all()
         table.check()
-        assert table.statistics().reseeds > base.TRIES
+        assert table.statistics().reseeds > index.TRIES
         assert np.array_equal(table.find(digests), np.arange(1800))
         assert table.delete(digests[::2]).all()
         assert not table.delete(digests[::2]).any()
@@ -216,7 +217,7 @@ class TestHostileDigests:
         monkeypatch.setattr(
             kind,
             "_expected_longest",
-            property(lambda table: base.NO_LIMIT if table._accepts_any_length else 0),
+            property(lambda table: index.NO_LIMIT if table._accepts_any_length else 0),
         )
         with pytest.raises(hashmem.TableFullError):
             table.insert(digests[2000:], np.arange(1000))
@@ -229,7 +230,7 @@ class TestHostileDigests:
     def test_two_digests_with_one_hash_stay_two(
         self, kind: type[DigestTable], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(base, "expand_keys", lambda seed: np.zeros(2 * SUM_KEYS, np.uint64))
+        monkeypatch.setattr(index, "expand_keys", lambda seed: np.zeros(2 * SUM_KEYS, np.uint64))
         digests = np.zeros((6, 8), np.uint8)
         digests[:, 0] = [3, 1, 2, 1, 3, 0]
         table = kind(8)

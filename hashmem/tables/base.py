@@ -9,46 +9,28 @@ A table trusts no digest: its index is built on a keyed hash (`hashmem.kernels.r
 matches compare the whole digest, and when a search grows longer than chance explains, the table
 takes a new random seed and rebuilds.
 
-The dense rows are the truth, the index follows from them. After an exception that falls into a
-change, KeyboardInterrupt too, the index is built anew from the rows, without further memory: the
-batch is then inserted or deleted entirely or not at all, save that values it has overwritten stay.
-Where even that is cut short, the next access does it first.
+What keeps the index true, through growth and exceptions, is in `hashmem.tables.index`.
 
 Threads: any number may search while nobody writes; a writer needs the table for itself.
 """
 
 import operator
-import secrets
 from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping
-from contextlib import suppress
-from typing import Any, ClassVar, NoReturn, Self, SupportsIndex
+from typing import Any, NoReturn, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hashmem.errors import CorruptStoreError, TableFullError
-from hashmem.kernels.reference.hashing import (
-    MAX_WIDTH,
-    MIN_WIDTH,
-    expand_keys,
-    hash_digests,
-)
+from hashmem.kernels.reference.hashing import hash_digests
 from hashmem.tables.arguments import LEAST, MOST, as_batch, as_integer, as_one, as_values
-from hashmem.tables.memory import Column
+from hashmem.tables.index import Change, Digests, Flags, IndexedEntries, Values
 from hashmem.tables.statistics import TableStatistics
 
-Digests = NDArray[np.uint8]  # (n, width)
-Values = NDArray[np.int64]  # (n,)
-Flags = NDArray[np.bool_]  # (n,)
-
-SMALLEST = 8  # entries that every table has room for
-MOST_AHEAD = 8  # times the present size: how far a table grows at once for a batch under way
-TRIES = 3  # reseeds in a row that a table takes before it changes its mind about the cause
-NO_LIMIT = 1 << 62
+__all__ = ["DigestTable"]
 
 
-class DigestTable(MutableMapping[bytes, int]):
+class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
     """Maps digests of one width to int64 values, in batches of arrays or one at a time as a dict.
 
     A batch of digests is a uint8 array (n, width); a single digest is `bytes`. The value -1 can be
@@ -67,104 +49,6 @@ class DigestTable(MutableMapping[bytes, int]):
     :param max_load: how full the index may be before it grows.
     :param capacity: how many entries to have room for from the start, as `reserve` does.
     """
-
-    _max_load: ClassVar[float]
-    _highest_load: ClassVar[float]
-    _most_entries: ClassVar[int]
-    _growth: ClassVar[int]  # times as many entries as now, for the next index
-    _room: int  # entries the index takes before it must grow
-
-    def __init__(
-        self,
-        width: int = 32,
-        *,
-        seed: int | None = None,
-        max_load: float | None = None,
-        capacity: int = 0,
-    ) -> None:
-        self._width = as_integer("width", width, MIN_WIDTH, MAX_WIDTH)
-        self._take_seed(
-            secrets.randbits(128) if seed is None else as_integer("seed", seed, 0, 2**128 - 1)
-        )
-        self._load = self._max_load if max_load is None else float(max_load)
-        if not 0.1 <= self._load <= self._highest_load:
-            raise ValueError(
-                f"max_load must be 0.1 to {self._highest_load} for {type(self).__name__}, "
-                f"got {max_load!r}"
-            )
-        self._count = 0
-        self._unsettled = False  # whether the index may not lead to the rows
-        self._moves: tuple[Values, Values, int] | None = None  # sources, targets, count after them
-        self._reseeds = self._strikes = 0
-        self._reserved = as_integer("capacity", capacity, 0, self._most_entries)
-        self._capacity = max(SMALLEST, self._reserved)
-        self._digests = Column(self._capacity, (self._width,), np.uint8)
-        self._make_columns(self._capacity)
-        self._make_index(self._capacity)
-
-    # What differs between the kinds of tables.
-
-    @abstractmethod
-    def _make_columns(self, capacity: int) -> None:
-        """Make what lies beside the digests."""
-
-    @property
-    @abstractmethod
-    def _columns(self) -> tuple[Column[Any], ...]:
-        """The digests and what lies beside them."""
-
-    @abstractmethod
-    def _make_index(self, entries: int) -> None:
-        """Replace the index by an empty one for up to `entries` entries; sets `_room`."""
-
-    @abstractmethod
-    def _empty_index(self) -> None:
-        """Make the index lead nowhere, in place."""
-
-    @abstractmethod
-    def _build(self) -> int:
-        """Fill the empty index with all entries. The longest probe, where building sees it."""
-
-    @abstractmethod
-    def _kernel_find(self, queries: Digests | bytes, out: Values, missing: int) -> None: ...
-
-    @abstractmethod
-    def _kernel_insert(
-        self, queries: Digests, given: Values, new: Flags, room: int, limit: int
-    ) -> tuple[int, int, int]: ...
-
-    @abstractmethod
-    def _kernel_intern(
-        self, queries: Digests, out: Values, new: Flags, room: int, limit: int, offset: int
-    ) -> tuple[int, int, int]: ...
-
-    @abstractmethod
-    def _kernel_delete(self, queries: Digests, out: Flags, holes: Values) -> int: ...
-
-    @abstractmethod
-    def _kernel_move(self, sources: Values, targets: Values) -> None: ...
-
-    @abstractmethod
-    def _check_index(self, hashes: NDArray[np.uint64]) -> None:
-        """Raise `CorruptStoreError` unless the index leads to each entry exactly once."""
-
-    @property
-    @abstractmethod
-    def _index_nbytes(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def _expected_longest(self) -> int:
-        """The longest probe that chance explains, with room to spare."""
-
-    @property
-    @abstractmethod
-    def _all_values(self) -> Values:
-        """The values of all places (capacity,), writable."""
-
-    @abstractmethod
-    def statistics(self) -> TableStatistics:
-        """Measure the table and its probes, and set the theory beside them. O(n)."""
 
     # Batches.
 
@@ -244,7 +128,7 @@ class DigestTable(MutableMapping[bytes, int]):
         queries = as_batch(digests, self._width)
         out = np.empty(len(queries), np.bool_)
         holes = np.empty(len(queries), np.int64)
-        with _Change(self):
+        with Change(self):
             removed = self._kernel_delete(queries, out, holes)
             if removed:
                 self._moves = self._moves_into(np.sort(holes[:removed]))  # from here on it is done
@@ -264,7 +148,7 @@ class DigestTable(MutableMapping[bytes, int]):
         return np.flatnonzero(staying) + end, targets, end
 
     def _add(self, queries: Digests, values: Values, new: Flags, first: int | None) -> None:
-        with _Change(self):
+        with Change(self):
             done, before, n = 0, self._count, len(queries)
             while done < n:
                 rest = queries[done:], values[done:], new[done:]
@@ -285,133 +169,6 @@ class DigestTable(MutableMapping[bytes, int]):
                     self._grow(expected)
         if self._count > before:
             self._shrink_if_far_too_large()
-
-    # Exceptions.
-
-    def _settle_if_needed(self) -> None:
-        if self._unsettled:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Finish the moves that an exception cut short, and build the index anew, in place."""
-        for column in self._columns:
-            column.restore()
-        if self._moves is not None:
-            sources, targets, end = self._moves
-            for rows in (self._digests.rows, self._all_values):
-                rows[targets] = rows[sources]  # perhaps once more: no place is in both
-            self._count, self._moves = end, None
-        self._empty_index()
-        while self._build() > self._expected_longest:
-            self._strike()
-            self._empty_index()
-        self._unsettled = False
-
-    # Size.
-
-    def reserve(self, capacity: int) -> None:
-        """Make room for `capacity` entries in all, so that inserting up to them never rebuilds.
-
-        The room stays, also when entries are deleted, until `compact` or `clear`. O(n). Raises
-        `TableFullError` where there is no memory for it.
-        """
-        capacity = as_integer("capacity", capacity, 0, self._most_entries)
-        with _Change(self):
-            if capacity > self._capacity:
-                self._resize(capacity)
-            if capacity > self._room:
-                self._rebuild(capacity)
-        self._reserved = max(self._reserved, capacity)
-
-    def compact(self) -> None:
-        """Give back all memory that the present entries do not need, reserved or not. O(n)."""
-        with _Change(self):
-            self._trim()
-
-    def clear(self) -> None:
-        """Remove all entries and give their memory back."""
-        with _Change(self):
-            self._count = self._strikes = 0
-            self._trim()
-
-    def _trim(self) -> None:
-        self._reserved = 0
-        self._resize(max(self._count, SMALLEST))
-        self._rebuild(self._capacity)
-
-    def _grow(self, expected: int) -> None:
-        """Make room for more entries: for `expected` in all, as far as that can be trusted."""
-        if self._count >= self._most_entries:
-            raise TableFullError(
-                f"{type(self).__name__} holds at most {self._most_entries} entries"
-            )
-        self._require(
-            self._count >= min(self._room, self._capacity),
-            "the index takes no entry, with room left",
-        )
-        expected = min(expected, MOST_AHEAD * self._count + SMALLEST)
-        if self._count >= self._capacity:
-            self._resize(self._bounded(max(expected, _with_slack(self._count))))
-        if self._count >= self._room:
-            self._strikes = 0
-            # A quarter more than expected, so that the next batch does not rebuild it.
-            self._rebuild(self._bounded(max(expected + expected // 4, self._growth * self._count)))
-
-    def _bounded(self, entries: int) -> int:
-        return min(entries, self._most_entries)
-
-    def _shrink_if_far_too_large(self) -> None:
-        kept = max(self._count, self._reserved)
-        spare_rows = self._capacity > 2 * _with_slack(kept)
-        spare_index = self._room > 4 * (kept + SMALLEST)
-        if not (spare_rows or spare_index):
-            return
-        # Without memory to shrink into, the table stays large: what was asked for is done.
-        with suppress(MemoryError), _Change(self):
-            if spare_rows:
-                self._resize(_with_slack(kept))
-            if spare_index:
-                self._rebuild(2 * kept + SMALLEST)
-
-    def _resize(self, capacity: int) -> None:
-        self._capacity = min(self._capacity, capacity)  # what holds whichever column fails
-        for column in self._columns:
-            column.resize(capacity)
-        self._capacity = capacity
-
-    def _rebuild(self, entries: int) -> None:
-        """Build a new index for up to `entries` entries."""
-        self._make_index(entries)
-        if self._build() > self._expected_longest:
-            self._reseed(entries)
-
-    def _reseed(self, entries: int) -> None:
-        """Rebuild under a new seed, since a probe was too long, until none is.
-
-        After `TRIES` in a row the load may be at fault, so the index doubles. After as many again
-        the hash must be: from then on any length is accepted, slow but right, until the next
-        growth.
-        """
-        while True:
-            if self._strikes >= TRIES:
-                entries = self._bounded(2 * entries)
-            self._make_index(entries)  # first: where there is no memory for it, the seed stays
-            self._strike()
-            if self._build() <= self._expected_longest:
-                return
-
-    def _strike(self) -> None:
-        self._strikes += 1
-        self._reseeds += 1
-        self._take_seed(secrets.randbits(128))
-
-    def _take_seed(self, seed: int) -> None:
-        self._seed = seed
-        self._keys = expand_keys(self._seed)
-
-    @property
-    def _accepts_any_length(self) -> bool:
-        return self._strikes > 2 * TRIES
 
     # What is there.
 
@@ -450,6 +207,10 @@ class DigestTable(MutableMapping[bytes, int]):
     def _rows(self) -> Digests:
         return self._digests.rows[: len(self)]
 
+    @abstractmethod
+    def statistics(self) -> TableStatistics:
+        """Measure the table and its probes, and set the theory beside them. O(n)."""
+
     def check(self) -> None:
         """Verify every invariant. O(n).
 
@@ -465,10 +226,6 @@ class DigestTable(MutableMapping[bytes, int]):
         distinct = np.unique(twins, axis=0) if len(twins) else twins
         self._require(len(distinct) == len(twins), "two entries hold the same digest")
         self._check_index(hashes)
-
-    def _require(self, holds: bool, what: str) -> None:
-        if not holds:
-            raise CorruptStoreError(f"{what} in {self!r}")
 
     # One digest at a time.
 
@@ -527,38 +284,6 @@ class DigestTable(MutableMapping[bytes, int]):
             f"{type(self).__name__} cannot be pickled; keep its digests and values_array, and "
             "insert them into a new table"
         )
-
-    def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} width={self._width} entries={self._count} "
-            f"capacity={self._capacity} room={self._room} reseeds={self._reseeds}>"
-        )
-
-
-class _Change:
-    """Surrounds a change: whatever ends it early, the index leads to the rows again."""
-
-    __slots__ = ("before", "table")
-
-    def __init__(self, table: DigestTable) -> None:
-        self.table = table
-
-    def __enter__(self) -> None:
-        self.table._settle_if_needed()
-        self.before = self.table._count
-        self.table._unsettled = True
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        table = self.table
-        if kind is not None:
-            table._count = min(self.before, table._count)
-            table._settle()
-        table._unsettled = False
-
-
-def _with_slack(entries: int) -> int:
-    """Room for a sixteenth more: growing an entry array moves no bytes, so steps can be small."""
-    return entries + entries // 16 + SMALLEST
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

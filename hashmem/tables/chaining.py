@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from hashmem import kernels
 from hashmem.kernels.reference.chaining import TAG_SHIFT, entry_of, tag_of
 from hashmem.kernels.reference.hashing import bucket_of
-from hashmem.tables.base import NO_LIMIT, Digests, DigestTable, Flags, Values
+from hashmem.tables.base import DigestTable
+from hashmem.tables.index import NO_LIMIT, Digests, Flags, Values
 from hashmem.tables.memory import Column, zeros
 from hashmem.tables.statistics import TableStatistics, chaining_theory
 

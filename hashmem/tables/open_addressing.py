@@ -21,7 +21,8 @@ from hashmem.kernels.reference.open_addressing import (
     stride_of,
     tag_of,
 )
-from hashmem.tables.base import NO_LIMIT, Digests, DigestTable, Flags, Values
+from hashmem.tables.base import DigestTable
+from hashmem.tables.index import NO_LIMIT, Digests, Flags, Values
 from hashmem.tables.memory import Column, zeros
 from hashmem.tables.statistics import TableStatistics, open_addressing_theory
 
