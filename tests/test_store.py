@@ -103,9 +103,18 @@ def test_metadata_that_cannot_be_read_back_is_refused(store, metadata, error):
     assert store.metadata(digest) is None
 
 
+def test_a_row_of_a_batch_is_a_digest(store):
+    digests = store.put_many([b"a", b"b"])
+    assert store[digests[1]] == store.get(digests[1]) == b"b"
+    assert digests[1] in store
+    assert np.zeros(32, np.uint8) not in store
+    assert store.delete(digests[1])
+    assert len(store) == 1
+
+
 @pytest.mark.parametrize(
     "wrong", [b"short", bytes(33), "00" * 32, 5, None, np.zeros((1, 31), np.uint8),
-              np.zeros(32, np.uint8), np.zeros((1, 32), np.int8), [bytes(32), bytes(31)]]
+              np.zeros(31, np.uint8), np.zeros((1, 32), np.int8), [bytes(32), bytes(31)]]
 )  # fmt: skip
 def test_a_wrong_digest_is_an_error_everywhere(store, wrong):
     digest = store.put(b"a")
