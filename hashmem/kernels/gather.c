@@ -63,11 +63,11 @@ KERNEL(hashmem_gather) {
     if (!bodies) return PyErr_NoMemory();
     for (Py_ssize_t i = 0; i < n_bodies; i++)
         if (borrow(PyTuple_GetItem(args[0], i), &bodies[i], READ, 1, "a body") < 0) goto done;
-    if (borrow(args[1], &b[0], READ, 8, "which") < 0 ||
-        borrow(args[2], &b[1], READ, 8, "offsets") < 0 ||
-        borrow(args[3], &b[2], READ, 8, "lengths") < 0 ||
+    if (borrow_numbers(args[1], &b[0], READ, 8, "which") < 0 ||
+        borrow_numbers(args[2], &b[1], READ, 8, "offsets") < 0 ||
+        borrow_numbers(args[3], &b[2], READ, 8, "lengths") < 0 ||
         borrow(args[4], &b[3], WRITE, 1, "out") < 0 ||
-        borrow(args[5], &b[4], READ, 8, "out_offsets") < 0)
+        borrow_numbers(args[5], &b[4], READ, 8, "out_offsets") < 0)
         goto done;
     if (b[1].len != b[0].len || b[2].len != b[0].len || b[4].len != b[0].len) {
         PyErr_SetString(PyExc_ValueError, "which, offsets, lengths, out_offsets differ in length");

@@ -89,14 +89,6 @@ ALWAYS_INLINE void prefetch_digest(const uint8_t *digest, size_t width) {
         default: { const size_t W = (width); statement; } break;       \
     }
 
-/* How an insertion goes, and the longest probe it came across. */
-typedef struct {
-    uint64_t room, limit; /* entries to stop at; probes to stop after */
-    int interning;
-    int64_t offset; /* interning: the value of a new entry less its index */
-    uint64_t longest;
-} Insertion;
-
 /* A non-negative int argument. 0 on success, -1 with an exception set. */
 ALWAYS_INLINE int take_size(PyObject *object, uint64_t *size, const char *name) {
     const long long given = PyLong_AsLongLong(object);

@@ -8,8 +8,8 @@ KERNEL(hashmem_hop) {
     Py_buffer b[3] = {{0}};
     long long n = PyLong_AsLongLong(args[2]);
     if (n == -1 && PyErr_Occurred()) return NULL;
-    if (borrow(args[0], &b[0], READ, 8, "successors") < 0 ||
-        borrow(args[1], &b[1], READ, 8, "starts") < 0 || borrow(args[3], &b[2], WRITE, 8, "out") < 0)
+    if (borrow_numbers(args[0], &b[0], READ, 8, "successors") < 0 ||
+        borrow_numbers(args[1], &b[1], READ, 8, "starts") < 0 || borrow_numbers(args[3], &b[2], WRITE, 8, "out") < 0)
         goto fail;
     if (b[2].len != b[1].len) {
         PyErr_SetString(PyExc_ValueError, "out must be as long as starts");

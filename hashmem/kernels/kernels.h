@@ -46,6 +46,17 @@ ALWAYS_INLINE int borrow(PyObject *object, Py_buffer *buffer, int write, Py_ssiz
     return 0;
 }
 
+/* Borrow numbers: as `borrow`, and they must be aligned, to 8 bytes or to one item if that is less. */
+ALWAYS_INLINE int borrow_numbers(PyObject *object, Py_buffer *buffer, int write, Py_ssize_t item,
+                                 const char *name) {
+    const Py_ssize_t alignment = item < 8 ? item : 8;
+    if (borrow(object, buffer, write, item, name) < 0) return -1;
+    if (!buffer->len || (uintptr_t)buffer->buf % (uintptr_t)alignment == 0) return 0;
+    PyErr_Format(PyExc_ValueError, "%s must begin at a multiple of %zd bytes in memory", name,
+                 alignment);
+    return -1;
+}
+
 ALWAYS_INLINE void give_back(Py_buffer *buffers, int count) {
     for (int i = 0; i < count; i++)
         if (buffers[i].obj) PyBuffer_Release(&buffers[i]);
@@ -53,7 +64,19 @@ ALWAYS_INLINE void give_back(Py_buffer *buffers, int count) {
 
 ALWAYS_INLINE int overlap(const Py_buffer *a, const Py_buffer *b) {
     const uintptr_t from = (uintptr_t)a->buf, to = (uintptr_t)b->buf;
-    return from < to + (uintptr_t)b->len && to < from + (uintptr_t)a->len;
+    return a->len && b->len && from < to + (uintptr_t)b->len && to < from + (uintptr_t)a->len;
+}
+
+/* Refuse buffers that overlap where one of them is written, which `written` has a bit for each of:
+ * a loop must not change what was checked for it. */
+ALWAYS_INLINE int expect_apart(const Py_buffer *buffers, int count, unsigned written) {
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < i; j++)
+            if (((written >> i | written >> j) & 1) && overlap(&buffers[i], &buffers[j])) {
+                PyErr_SetString(PyExc_ValueError, "what is written must not overlap other buffers");
+                return -1;
+            }
+    return 0;
 }
 
 ALWAYS_INLINE int expect_arguments(const char *kernel, Py_ssize_t given, Py_ssize_t expected) {
@@ -71,15 +94,29 @@ KERNEL(hashmem_open_intern);
 KERNEL(hashmem_open_delete);
 KERNEL(hashmem_open_build);
 KERNEL(hashmem_open_move);
+KERNEL(hashmem_open_lookup);
 KERNEL(hashmem_chain_find);
 KERNEL(hashmem_chain_insert);
 KERNEL(hashmem_chain_intern);
 KERNEL(hashmem_chain_delete);
 KERNEL(hashmem_chain_build);
 KERNEL(hashmem_chain_move);
+KERNEL(hashmem_chain_lookup);
 KERNEL(hashmem_hash_words);
 KERNEL(hashmem_count_ngrams);
-KERNEL(hashmem_sha256);
+KERNEL(hashmem_digest_pieces);
+KERNEL(hashmem_digest_items);
 KERNEL(hashmem_gather);
+KERNEL(hashmem_frozen_find);
+KERNEL(hashmem_frozen_partition);
+KERNEL(hashmem_frozen_build);
+KERNEL(hashmem_skip);
+KERNEL(hashmem_skip_build);
+KERNEL(hashmem_skip_mark);
+KERNEL(hashmem_frontier);
+KERNEL(hashmem_shortest);
+KERNEL(hashmem_reverse);
+KERNEL(hashmem_multimap_append);
+KERNEL(hashmem_multimap_gather);
 
 #endif

@@ -62,15 +62,16 @@ KERNEL(hashmem_hash_words) {
     if (expect_arguments("hash_words", nargs, 4) < 0) return NULL;
     Py_buffer b[4] = {{0}};
     if (borrow(args[0], &b[0], READ, 1, "text") < 0 ||
-        borrow(args[1], &b[1], READ, 8, "offsets") < 0 ||
-        borrow(args[2], &b[2], WRITE, 8, "hashes") < 0 ||
-        borrow(args[3], &b[3], WRITE, 8, "word_offsets") < 0)
+        borrow_numbers(args[1], &b[1], READ, 8, "offsets") < 0 ||
+        borrow_numbers(args[2], &b[2], WRITE, 8, "hashes") < 0 ||
+        borrow_numbers(args[3], &b[3], WRITE, 8, "word_offsets") < 0)
         goto fail;
     if (b[1].len < 8 || b[3].len != b[1].len) {
         PyErr_SetString(PyExc_ValueError,
                         "offsets must hold n + 1 values and word_offsets as many");
         goto fail;
     }
+    if (expect_apart(b, 4, 1 << 2 | 1 << 3) < 0) goto fail;
     const unsigned char *text = b[0].buf;
     const int64_t *offsets = b[1].buf;
     uint64_t *hashes = b[2].buf;
@@ -133,9 +134,9 @@ KERNEL(hashmem_count_ngrams) {
     const uint32_t bigram = (uint32_t)PyLong_AsLong(args[3]);
     const long long dims = PyLong_AsLongLong(args[4]);
     if (PyErr_Occurred()) return NULL;
-    if (borrow(args[0], &b[0], READ, 8, "hashes") < 0 ||
-        borrow(args[1], &b[1], READ, 8, "offsets") < 0 ||
-        borrow(args[5], &b[2], WRITE, 4, "counts") < 0)
+    if (borrow_numbers(args[0], &b[0], READ, 8, "hashes") < 0 ||
+        borrow_numbers(args[1], &b[1], READ, 8, "offsets") < 0 ||
+        borrow_numbers(args[5], &b[2], WRITE, 4, "counts") < 0)
         goto fail;
     const Py_ssize_t n = b[1].len / 8 - 1;
     if (n < 0 || dims < 1 || dims > INT32_MAX || b[2].len % (4 * dims) != 0 ||
@@ -143,6 +144,7 @@ KERNEL(hashmem_count_ngrams) {
         PyErr_SetString(PyExc_ValueError, "counts must hold n rows of dims values");
         goto fail;
     }
+    if (expect_apart(b, 3, 1 << 2) < 0) goto fail;
     const uint64_t *hashes = b[0].buf;
     const int64_t *offsets = b[1].buf;
     /* Unsigned: sums beyond 2^31 wrap instead of being undefined. */

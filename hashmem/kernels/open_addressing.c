@@ -1,30 +1,30 @@
-/* Open addressing: buckets of one cache line that lead from a hash to a dense array of entries.
+/* Open addressing: buckets of one cache line that lead from a hash to dense entries.
  *
- * A bucket is 64 bytes, after F14 (Bronson and Shi, "Open-sourcing F14 for faster, more
- * memory-efficient hash tables", Facebook, 2019):
+ * A bucket is 64 bytes, with twelve slots as in F14 (Bronson and Shi, "Open-sourcing F14 for faster,
+ * more memory-efficient hash tables", Facebook, 2019):
  *
- *     bytes  0..11   tags: 8 bits of the hash of the entry in each of 12 slots, 1..255; 0 is empty
- *     byte   12      overflow: how many entries probed past this bucket; 255 is "255 or more"
- *     bytes 13..15   bits 32 and 33 of the 12 entry indexes, 2 bits each, slot 0 lowest
+ *     bytes  0..11   tags: 8 bits of the hash of the entry in each slot, 1..255; 0 is empty
+ *     byte   12      how many entries at home here lie in their other bucket; 255: that many or more
+ *     bytes 13..15   24 bits: the 12 lowest say which slots hold entries that are away from home,
+ *                    the 12 highest are bit 32 of the slots' entry indexes; slot 0 lowest
  *     bytes 16..63   bits 0..31 of the 12 entry indexes, uint32 little-endian
  *
- * A search starts at the bucket of the hash's high half and goes on by a stride of 1, 2, 4, … or 128
- * buckets, chosen by its low bits; the number of buckets is odd, so that it comes past all of them.
- * An entry lies in the first bucket on this path that had a free slot, and each bucket passed counts
- * it. So a search ends at the first bucket whose overflow is 0, and a deletion counts down again and
- * leaves no tombstone. A counter that has reached 255 stays there until the buckets are rebuilt. An
- * empty slot has index 0. (Strides instead of the next bucket: at 85 % load a miss touches 1.6
- * buckets instead of 2.2, and of 10 M entries the longest path is 27 instead of 58.)
+ * An entry lies in one of two buckets: at home, which the hash's high half chooses, or if that is
+ * full in its other bucket, a stride further that the tag chooses. Where both are full, entries move
+ * to their other bucket to make room, along the shortest way that a breadth-first search finds (Li,
+ * Andersen, Kaminsky and Freedman, "Algorithmic improvements for fast concurrent cuckoo hashing",
+ * EuroSys 2014). Tag and away bit tell an entry's other bucket without a look at its digest (Fan,
+ * Andersen, Kaminsky and Mitzenmacher, "Cuckoo filter", CoNEXT 2014). So no search ever touches more
+ * than two buckets, and one whose home says that nothing is away touches one. Deletion leaves
+ * nothing behind but a count that has reached 255, which stays until the buckets are rebuilt. An
+ * empty slot has index 0 and no bits.
  *
- * Entries are dense: digests uint8[capacity][width] and values int64[capacity], of which the first
- * `count` are in use. An index of `count` or above in a damaged bucket matches nothing.
+ * An entry is its value, int64, and its digest. An index of `count` or above in a damaged bucket
+ * matches nothing. hashmem.kernels.reference.open_addressing says what each kernel answers.
  *
- * The argument every kernel starts with is the table: buckets, keys, digests, values, width, count.
- * hashmem.kernels.reference.open_addressing says what each kernel answers.
- *
- * Threads: any number may search while nobody writes.
+ * Threads: searches beside a change may answer wrongly, but stay within the buffers.
  */
-#include "hashing.h"
+#include "tables.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -32,25 +32,18 @@
 
 #define LINE 64
 #define SLOTS 12
-#define OVERFLOW 12 /* its place in the bucket */
+#define ALL_SLOTS ((1u << SLOTS) - 1)
+#define AWAY 12 /* the byte that counts the entries away */
 #define SATURATED 255
-#define HIGH_BITS 13
 #define LOW_BITS 16
-#define MAX_ENTRIES ((uint64_t)1 << 34)
-#define NONE UINT64_MAX
-#define FLIGHTS 32 /* searches under way at once */
-#define AHEAD 24   /* digests between asking for a line and using it, in kernels that write */
-#define RING 64    /* their hashes: a power of two above 2 * AHEAD */
+#define HEADER 8
+#define STAGE 24    /* digests at a time, between asking for lines and using them */
+#define BLOCK 512   /* digests whose searches end together */
+#define AHEAD 24    /* digests between asking for a line and using it, in kernels that write */
+#define RING 64     /* their hashes: a power of two above 2 * AHEAD */
+#define QUEUE 2048  /* buckets that the search for room looks at, at most */
 
-typedef struct {
-    Py_buffer borrowed[4]; /* buckets, keys, digests, values */
-    uint8_t *buckets;      /* [n_buckets][64] */
-    uint64_t n_buckets;
-    const uint64_t *keys; /* [HASH_KEYS] */
-    uint8_t *digests;     /* [capacity][width] */
-    int64_t *values;      /* [capacity] */
-    uint64_t capacity, width, count;
-} Table;
+static const Layout LAYOUT = {"buckets", LINE, HEADER, (uint64_t)1 << 33};
 
 typedef struct {
     uint8_t *bucket;
@@ -67,7 +60,7 @@ ALWAYS_INLINE uint32_t matches(const uint8_t *bucket, uint8_t tag) {
 #if defined(__SSE2__)
     const __m128i tags = _mm_loadu_si128((const __m128i *)bucket);
     const __m128i equal = _mm_cmpeq_epi8(tags, _mm_set1_epi8((char)tag));
-    return (uint32_t)_mm_movemask_epi8(equal) & ((1u << SLOTS) - 1);
+    return (uint32_t)_mm_movemask_epi8(equal) & ALL_SLOTS;
 #else
     uint32_t mask = 0;
     for (int i = 0; i < SLOTS; i++) mask |= (uint32_t)(bucket[i] == tag) << i;
@@ -93,178 +86,282 @@ ALWAYS_INLINE uint32_t little_endian(uint32_t word) {
 #endif
 }
 
+/* Bytes 12..15: the count in the lowest byte, above it a bit for each slot that is away, above them
+ * the high bits. */
+ALWAYS_INLINE uint32_t bits_of(const uint8_t *bucket) {
+    uint32_t bits;
+    memcpy(&bits, bucket + AWAY, 4);
+    return little_endian(bits);
+}
+
+ALWAYS_INLINE uint32_t away_in(const uint8_t *bucket) { return bits_of(bucket) >> 8 & ALL_SLOTS; }
+
 ALWAYS_INLINE uint64_t entry_at(const uint8_t *bucket, unsigned slot) {
-    const uint64_t high = bucket[HIGH_BITS + slot / 4] >> slot % 4 * 2 & 3;
     uint32_t low;
     memcpy(&low, bucket + LOW_BITS + 4 * slot, 4);
-    return high << 32 | little_endian(low);
+    return (uint64_t)(bits_of(bucket) >> (20 + slot) & 1) << 32 | little_endian(low);
 }
 
 ALWAYS_INLINE void set_entry(uint8_t *bucket, unsigned slot, uint64_t entry) {
-    uint8_t *high = bucket + HIGH_BITS + slot / 4;
-    const unsigned shift = slot % 4 * 2;
-    *high = (uint8_t)((*high & ~(3u << shift)) | (entry >> 32 & 3) << shift);
+    uint32_t bits = bits_of(bucket) & ~(1u << (20 + slot));
+    bits = little_endian(bits | (uint32_t)(entry >> 32 & 1) << (20 + slot));
+    memcpy(bucket + AWAY, &bits, 4);
     const uint32_t low = little_endian((uint32_t)entry);
     memcpy(bucket + LOW_BITS + 4 * slot, &low, 4);
 }
 
+ALWAYS_INLINE void set_slot(uint8_t *bucket, unsigned slot, uint8_t tag, int away, uint64_t entry) {
+    bucket[slot] = tag;
+    uint32_t bits = bits_of(bucket) & ~(1u << (8 + slot));
+    bits = little_endian(bits | (uint32_t)away << (8 + slot));
+    memcpy(bucket + AWAY, &bits, 4);
+    set_entry(bucket, slot, entry);
+}
+
+ALWAYS_INLINE uint64_t number_of(const Table *t, const uint8_t *bucket) {
+    return (uint64_t)(bucket - t->index) / LINE;
+}
+
 ALWAYS_INLINE uint8_t *home_of(const Table *t, uint64_t hash) {
-    return t->buckets + LINE * bucket_of(hash, t->n_buckets);
+    return t->index + LINE * bucket_of(hash, t->n_buckets);
 }
 
-/* Strides are short for the sake of the TLB. */
-ALWAYS_INLINE uint8_t *next_bucket(const Table *t, uint8_t *bucket, uint64_t hash) {
-    const uint64_t at = (uint64_t)(bucket - t->buckets) / LINE + (1u << (hash & 7));
-    return t->buckets + LINE * (at < t->n_buckets ? at : at % t->n_buckets);
+/* How far the other bucket of an entry with this tag is: not far, for the sake of the TLB. */
+ALWAYS_INLINE uint64_t distance_of(const Table *t, uint8_t tag) {
+    const uint64_t distance = 16 * (uint64_t)tag + 1, n = t->n_buckets;
+    return LIKELY(distance < n) ? distance : n < 2 ? 0 : 1 + tag % (n - 1);
 }
 
-ALWAYS_INLINE Place locate(const Table *t, const uint8_t *digest, size_t width, uint64_t hash) {
+ALWAYS_INLINE uint8_t *other_of(const Table *t, const uint8_t *home, uint8_t tag) {
+    const uint64_t at = number_of(t, home) + distance_of(t, tag);
+    return t->index + LINE * (at < t->n_buckets ? at : at - t->n_buckets);
+}
+
+/* Where the entry in a slot has its other place. */
+ALWAYS_INLINE uint8_t *elsewhere(const Table *t, const uint8_t *bucket, unsigned slot) {
+    if (!(away_in(bucket) >> slot & 1)) return other_of(t, bucket, bucket[slot]);
+    const uint64_t at = number_of(t, bucket), back = distance_of(t, bucket[slot]);
+    return t->index + LINE * (at >= back ? at - back : at + t->n_buckets - back);
+}
+
+ALWAYS_INLINE uint8_t *entry_of(const Table *t, uint64_t entry, size_t width) {
+    return t->entries + entry * stride_of(HEADER, width);
+}
+
+ALWAYS_INLINE void prefetch_entry(const Table *t, uint64_t entry, size_t width) {
+    prefetch_digest(entry_of(t, entry, width), HEADER + width);
+}
+
+/* What is counted at an entry's home when it leaves (+1) or comes back (-1). */
+ALWAYS_INLINE void count_away(uint8_t *home, int change) {
+    if (home[AWAY] != SATURATED) home[AWAY] = (uint8_t)(home[AWAY] + change);
+}
+
+ALWAYS_INLINE Place locate(const Table *t, const uint8_t *digest, size_t width, uint64_t hash,
+                           uint64_t *mismatches) {
     uint8_t *bucket = home_of(t, hash);
     const uint8_t tag = tag_of(hash);
-    for (uint64_t probe = 0; probe < t->n_buckets; probe++) {
-        for (uint32_t mask = matches(bucket, tag); mask; mask &= mask - 1) {
+    uint32_t mask = matches(bucket, tag) & ~away_in(bucket);
+    for (int away = 0;; away = 1) {
+        for (; mask; mask &= mask - 1) {
             const unsigned slot = lowest(mask);
             const uint64_t entry = entry_at(bucket, slot);
-            if (LIKELY(entry < t->count && same_digest(t->digests + entry * width, digest, width)))
+            if (LIKELY(entry < t->count &&
+                       same_digest(entry_of(t, entry, width) + HEADER, digest, width)))
                 return (Place){bucket, slot, entry};
+            ++*mismatches;
         }
-        if (LIKELY(!bucket[OVERFLOW])) break;
-        bucket = next_bucket(t, bucket, hash);
+        if (away || LIKELY(!bucket[AWAY])) return (Place){NULL, 0, NONE};
+        bucket = other_of(t, bucket, tag);
+        mask = matches(bucket, tag) & away_in(bucket);
     }
-    return (Place){NULL, 0, NONE};
 }
 
-/* Put `entry` into the first free slot from its home on. How many buckets that touched, or 0 where
- * every slot is taken (then nothing was placed, and the counters no longer count: a caller that
- * keeps the load below 1 never sees it). */
-ALWAYS_INLINE uint64_t place(const Table *t, uint64_t hash, uint64_t entry) {
-    uint8_t *bucket = home_of(t, hash);
-    for (uint64_t probe = 1; probe <= t->n_buckets; probe++) {
-        const uint32_t vacant = matches(bucket, 0);
-        if (LIKELY(vacant)) {
-            const unsigned slot = lowest(vacant);
-            bucket[slot] = tag_of(hash);
-            set_entry(bucket, slot, entry);
-            return probe;
+/* A bucket that the search for room has come to, by moving an entry out of the one before. */
+typedef struct {
+    uint8_t *bucket;
+    uint32_t from; /* the step before */
+    uint32_t slot; /* and the slot there */
+} Step;
+
+/* Make one slot free in `home` or its other bucket by moving entries to their other buckets, having
+ * looked at `limit` buckets at most. The bucket, or NULL where no way was found; then nothing moved.
+ *
+ * What comes first in the queue is reached by fewest moves, so no bucket is on a way twice. */
+static uint8_t *make_room(const Table *t, uint8_t *home, uint8_t *other, uint64_t limit) {
+    Step queue[QUEUE];
+    uint32_t end = 2;
+    if (limit > QUEUE) limit = QUEUE;
+    queue[0] = (Step){home, 0, 0};
+    queue[1] = (Step){other, 1, 0};
+    for (uint32_t at = 0; at < end; at++) {
+        uint8_t *full = queue[at].bucket;
+        for (unsigned slot = 0; slot < SLOTS; slot++) PREFETCH_WRITE(elsewhere(t, full, slot));
+        for (unsigned slot = 0; slot < SLOTS; slot++) {
+            uint8_t *to = elsewhere(t, full, slot);
+            uint32_t vacant = matches(to, 0);
+            if (LIKELY(!vacant)) {
+                if (end < limit) queue[end++] = (Step){to, at, slot};
+                continue;
+            }
+            for (uint32_t step = at;; slot = queue[step].slot, step = queue[step].from) {
+                uint8_t *from = queue[step].bucket;
+                const int was_away = (int)(away_in(from) >> slot & 1);
+                set_slot(to, lowest(vacant), from[slot], !was_away, entry_at(from, slot));
+                count_away(was_away ? to : from, was_away ? -1 : 1);
+                set_slot(from, slot, 0, 0, 0);
+                if (step < 2) return from;
+                to = from;
+                vacant = 1u << slot;
+            }
         }
-        if (bucket[OVERFLOW] != SATURATED) bucket[OVERFLOW]++;
-        bucket = next_bucket(t, bucket, hash);
     }
-    return 0;
+    return NULL;
 }
+
+/* Put `entry`, whose digest is not there, into one of its buckets. Whether there was a place. */
+ALWAYS_INLINE int place(const Table *t, uint64_t hash, uint64_t entry, uint64_t limit) {
+    uint8_t *home = home_of(t, hash), *bucket = home;
+    const uint8_t tag = tag_of(hash);
+    uint32_t vacant = matches(bucket, 0);
+    if (UNLIKELY(!vacant)) {
+        uint8_t *other = other_of(t, home, tag);
+        vacant = matches(bucket = other, 0);
+        if (UNLIKELY(!vacant)) {
+            bucket = make_room(t, home, other, limit);
+            if (!bucket) return 0;
+            vacant = matches(bucket, 0);
+        }
+        if (bucket != home) count_away(home, 1);
+    }
+    set_slot(bucket, lowest(vacant), tag, bucket != home, entry);
+    return 1;
+}
+
+ALWAYS_INLINE void approach(const Table *t, const uint8_t *digest, size_t width, uint64_t *hash) {
+    *hash = hash_of(t, digest, width);
+    PREFETCH(home_of(t, *hash));
+}
+
+/* Ask for the entry that the home bucket points to, or else for the other bucket. */
+ALWAYS_INLINE void approach_entry(const Table *t, uint64_t hash, size_t width) {
+    uint8_t *bucket = home_of(t, hash);
+    const uint8_t tag = tag_of(hash);
+    const uint32_t mask = matches(bucket, tag) & ~away_in(bucket);
+    if (mask)
+        prefetch_entry(t, entry_at(bucket, lowest(mask)), width);
+    else if (bucket[AWAY] || !matches(bucket, 0))
+        PREFETCH(other_of(t, bucket, tag));
+}
+
+/* The value of one digest; whether it is there. */
+ALWAYS_INLINE int find_one(const Table *t, const uint8_t *digest, int64_t *value, size_t width) {
+    uint64_t mismatches = 0;
+    const uint64_t entry =
+        locate(t, digest, width, hash_of(t, digest, width), &mismatches).entry;
+    if (entry == NONE) return 0;
+    memcpy(value, entry_of(t, entry, width), 8);
+    return 1;
+}
+
+static const uint8_t nothing[HEADER + MAX_WIDTH]; /* compared where a damaged index leads nowhere */
 
 /* One search under way. */
 typedef struct {
     uint64_t hash;
-    uint8_t *bucket;
-    uint32_t mask;   /* its slots still to compare; 0: the bucket itself is still to be read */
-    uint32_t passed; /* buckets before it */
-    Py_ssize_t i;    /* which digest */
-} Flight;
+    const uint8_t *entry; /* the one to compare next */
+    uint32_t mask;        /* the slots of its bucket that are to be compared from it on */
+    uint32_t i;           /* which digest of the block */
+} Search;
 
-ALWAYS_INLINE void approach(const Table *t, const uint8_t *digest, size_t width, uint64_t *hash) {
-    *hash = hash_digest(digest, width, t->keys);
-    PREFETCH(home_of(t, *hash));
+/* Ask for the entry in the first slot of the mask. */
+ALWAYS_INLINE void choose(const Table *t, Search *s, const uint8_t *bucket, size_t width) {
+    const uint64_t entry = entry_at(bucket, lowest(s->mask));
+    s->entry = LIKELY(entry < t->count) ? entry_of(t, entry, width) : nothing;
+    PREFETCH(s->entry);
+    PREFETCH(s->entry + HEADER + width - 1);
 }
 
-ALWAYS_INLINE void take_off(const Table *t, Flight *f, const uint8_t *digests, Py_ssize_t i,
-                            size_t width) {
-    approach(t, digests + i * width, width, &f->hash);
-    f->bucket = home_of(t, f->hash);
-    f->mask = f->passed = 0;
-    f->i = i;
-}
-
-/* Ask for the entry that the home bucket points to, or else for the next bucket. */
-ALWAYS_INLINE void approach_entry(const Table *t, uint64_t hash, size_t width) {
-    uint8_t *bucket = home_of(t, hash);
-    const uint32_t mask = matches(bucket, tag_of(hash));
-    if (LIKELY(mask)) {
-        const uint64_t entry = entry_at(bucket, lowest(mask));
-        prefetch_digest(t->digests + entry * width, width);
-        PREFETCH(t->values + entry);
-    } else if (bucket[OVERFLOW]) {
-        PREFETCH(next_bucket(t, bucket, hash));
+/* End the searches of digests that are not the first with their tag at home. */
+ALWAYS_INLINE void finish(const Table *t, Search *searches, int left, const uint8_t *digests,
+                          int64_t *out, size_t width) {
+    int there = 0;
+    for (int at = 0; at < left; at++) {
+        Search s = searches[at];
+        const uint8_t *bucket = home_of(t, s.hash), tag = tag_of(s.hash);
+        if (UNLIKELY(s.mask)) {
+            int64_t value;
+            if (find_one(t, digests + s.i * width, &value, width)) out[s.i] = value;
+            continue;
+        }
+        bucket = other_of(t, bucket, tag);
+        s.mask = matches(bucket, tag) & away_in(bucket);
+        if (!s.mask) continue;
+        choose(t, &s, bucket, width);
+        searches[there++] = s;
     }
-}
-
-static int borrow_table(PyObject *const *args, int write, Table *t) {
-    memset(t, 0, sizeof *t);
-    Py_buffer *b = t->borrowed;
-    if (borrow(args[0], &b[0], write, LINE, "buckets") < 0 ||
-        borrow(args[1], &b[1], READ, 8, "keys") < 0 ||
-        borrow(args[2], &b[2], write, 1, "digests") < 0 ||
-        borrow(args[3], &b[3], write, 8, "values") < 0 ||
-        take_size(args[4], &t->width, "width") < 0 || take_size(args[5], &t->count, "count") < 0)
-        return -1;
-    t->buckets = b[0].buf;
-    t->n_buckets = (uint64_t)b[0].len / LINE;
-    t->keys = b[1].buf;
-    t->digests = b[2].buf;
-    t->values = b[3].buf;
-    if (t->width < MIN_WIDTH || t->width > MAX_WIDTH) {
-        PyErr_Format(PyExc_ValueError, "width must be %d to %d bytes, got %llu", MIN_WIDTH,
-                     MAX_WIDTH, (unsigned long long)t->width);
-        return -1;
+    for (int at = 0; at < there; at++) {
+        const Search *s = &searches[at];
+        int64_t value;
+        if (same_digest(s->entry + HEADER, digests + s->i * width, width))
+            memcpy(&out[s->i], s->entry, 8);
+        else if ((s->mask & (s->mask - 1)) && find_one(t, digests + s->i * width, &value, width))
+            out[s->i] = value;
     }
-    if (!(t->n_buckets & 1) || t->n_buckets >> 32) { /* an even number: strides would miss some */
-        PyErr_SetString(PyExc_ValueError, "there must be 1 to 2^32 - 1 buckets, an odd number");
-        return -1;
-    }
-    t->capacity = (uint64_t)b[2].len / t->width;
-    if ((uint64_t)b[3].len / 8 < t->capacity) t->capacity = (uint64_t)b[3].len / 8;
-    if (t->capacity > MAX_ENTRIES) t->capacity = MAX_ENTRIES;
-    if (t->count > t->capacity) {
-        PyErr_Format(PyExc_ValueError, "count is %llu, but digests and values hold %llu entries",
-                     (unsigned long long)t->count, (unsigned long long)t->capacity);
-        return -1;
-    }
-    return expect_bytes(&b[1], HASH_KEYS, 8, "keys");
 }
 
 /* Write to out[i] the value of digest i, or `missing`.
  *
- * Searches differ in length, so they are interleaved: each of FLIGHTS takes one step, asks for what
- * its next step reads, and gives way; one that has ended starts the next digest's (Kocberber,
- * Falsafi and Grot, "Asynchronous memory access chaining", VLDB 2015). */
+ * Three groups of digests are under way, each at another stage, so that what one waits for comes
+ * while the others work: their buckets are asked for; their entries are, or the other bucket; they
+ * are compared. What cannot be foretold is not branched on. Searches in the other bucket, and the few
+ * with two tags that agree, end a block at a time. */
 ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *out,
                             int64_t missing, size_t width) {
-    Flight flights[FLIGHTS];
-    Py_ssize_t started = 0;
-    int flying = 0;
-    while (flying < FLIGHTS && started < n)
-        take_off(t, &flights[flying++], queries, started++, width);
-    for (int at = 0; flying; at = at + 1 < flying ? at + 1 : 0) {
-        Flight *f = &flights[at];
-        int64_t answer = missing;
-        if (f->mask) {
-            const uint64_t entry = entry_at(f->bucket, lowest(f->mask));
-            if (LIKELY(entry < t->count &&
-                       same_digest(t->digests + entry * width, queries + f->i * width, width))) {
-                answer = t->values[entry];
-                goto landed;
+    uint64_t hashes[2][STAGE];
+    Search groups[2][STAGE], later[BLOCK];
+    for (Py_ssize_t base = 0; base < n; base += BLOCK) {
+        const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
+        const uint8_t *block = queries + base * width;
+        int left = 0, chosen[2] = {0, 0};
+        for (int begin = 0, turn = 0; begin < size + 2 * STAGE; begin += STAGE, turn ^= 1) {
+            const int middle = begin - STAGE;
+            for (int i = 0; i < STAGE && begin + i < size; i++)
+                approach(t, block + (begin + i) * width, width, &hashes[turn][i]);
+            int there = 0;
+            for (int i = 0; middle >= 0 && i < STAGE && middle + i < size; i++) {
+                const uint64_t hash = hashes[!turn][i];
+                const uint8_t *bucket = home_of(t, hash), tag = tag_of(hash);
+                const uint32_t mask = matches(bucket, tag) & ~away_in(bucket);
+                Search *s = &groups[turn][there];
+                s->hash = hash;
+                s->mask = mask;
+                s->i = (uint32_t)(middle + i);
+                out[base + middle + i] = missing;
+                if (mask) {
+                    choose(t, s, bucket, width);
+                    there++;
+                } else {
+                    later[left] = *s;
+                    left += bucket[AWAY] != 0;
+                    const uint8_t *other = other_of(t, bucket, tag);
+                    PREFETCH(bucket[AWAY] ? other : bucket);
+                }
             }
-            f->mask &= f->mask - 1;
-        } else {
-            f->mask = matches(f->bucket, tag_of(f->hash));
+            chosen[turn] = there;
+            for (int at = 0; at < chosen[!turn]; at++) {
+                Search *s = &groups[!turn][at];
+                if (same_digest(s->entry + HEADER, block + s->i * width, width)) {
+                    memcpy(&out[base + s->i], s->entry, 8);
+                    continue;
+                }
+                s->mask &= s->mask - 1;
+                later[left] = *s;
+                left += (s->mask != 0) | (home_of(t, s->hash)[AWAY] != 0);
+            }
+            chosen[!turn] = 0;
         }
-        if (f->mask) {
-            const uint64_t entry = entry_at(f->bucket, lowest(f->mask));
-            prefetch_digest(t->digests + entry * width, width);
-            PREFETCH(t->values + entry);
-            continue;
-        }
-        if (f->bucket[OVERFLOW] && ++f->passed < t->n_buckets) {
-            f->bucket = next_bucket(t, f->bucket, f->hash);
-            PREFETCH(f->bucket);
-            continue;
-        }
-    landed:
-        out[f->i] = answer;
-        if (started < n)
-            take_off(t, f, queries, started++, width);
-        else
-            *f = flights[--flying];
+        finish(t, later, left, block, out + base, width);
     }
 }
 
@@ -278,24 +375,23 @@ ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t
         if (at < 0) continue;
         const uint8_t *digest = queries + at * width;
         const uint64_t hash = ring[at % RING];
-        const uint64_t known = locate(t, digest, width, hash).entry;
-        new[at] = known == NONE;
-        if (known != NONE) {
+        uint64_t entry = locate(t, digest, width, hash, &how->mismatches).entry;
+        new[at] = entry == NONE;
+        if (entry != NONE) {
+            uint8_t *record = entry_of(t, entry, width);
             if (how->interning)
-                values[at] = t->values[known];
-            else
-                t->values[known] = values[at];
+                memcpy(&values[at], record, 8);
+            else if (!how->keep)
+                memcpy(record, &values[at], 8);
             continue;
         }
-        if (t->count >= how->room) return at;
-        const uint64_t entry = t->count, probes = place(t, hash, entry);
-        if (!probes) return at;
-        memcpy(t->digests + entry * width, digest, width);
+        entry = t->count;
+        if (entry >= how->room || !place(t, hash, entry, how->limit)) return at;
         if (how->interning) values[at] = (int64_t)(entry + (uint64_t)how->offset);
-        t->values[entry] = values[at];
+        uint8_t *record = entry_of(t, entry, width);
+        memcpy(record, &values[at], 8);
+        memcpy(record + HEADER, digest, width);
         t->count++;
-        if (probes > how->longest) how->longest = probes;
-        if (UNLIKELY(probes > how->limit)) return at + 1;
     }
     return n;
 }
@@ -303,94 +399,69 @@ ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t
 ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t n, uint8_t *out,
                                     int64_t *holes, size_t width) {
     Py_ssize_t removed = 0;
-    uint64_t ring[RING];
+    uint64_t ring[RING], mismatches = 0;
     for (Py_ssize_t step = 0; step < n + 2 * AHEAD; step++) {
         if (step < n) approach(t, queries + step * width, width, &ring[step % RING]);
         const Py_ssize_t next = step - AHEAD, at = next - AHEAD;
         if (next >= 0 && next < n) approach_entry(t, ring[next % RING], width);
         if (at < 0) continue;
-        const uint64_t hash = ring[at % RING];
-        const Place found = locate(t, queries + at * width, width, hash);
+        const Place found = locate(t, queries + at * width, width, ring[at % RING], &mismatches);
         out[at] = found.entry != NONE;
         if (found.entry == NONE) continue;
-        found.bucket[found.slot] = 0;
-        set_entry(found.bucket, found.slot, 0);
-        for (uint8_t *b = home_of(t, hash); b != found.bucket; b = next_bucket(t, b, hash))
-            if (b[OVERFLOW] != SATURATED) b[OVERFLOW]--;
+        if (away_in(found.bucket) >> found.slot & 1)
+            count_away(elsewhere(t, found.bucket, found.slot), -1);
+        set_slot(found.bucket, found.slot, 0, 0, 0);
         holes[removed++] = (int64_t)found.entry;
     }
     return removed;
 }
 
+/* Place all entries into empty buckets. How many there was a place for, in their order. */
 ALWAYS_INLINE uint64_t build_all(const Table *t, uint64_t limit, size_t width) {
-    uint64_t longest = 0, ring[RING];
+    uint64_t ring[RING];
     for (uint64_t step = 0; step < t->count + AHEAD; step++) {
-        if (step < t->count) approach(t, t->digests + step * width, width, &ring[step % RING]);
+        if (step < t->count)
+            approach(t, entry_of(t, step, width) + HEADER, width, &ring[step % RING]);
         if (step < AHEAD) continue;
-        const uint64_t entry = step - AHEAD, probes = place(t, ring[entry % RING], entry);
-        if (probes > longest) longest = probes;
-        if (UNLIKELY(probes > limit || !probes)) return longest;
+        if (UNLIKELY(!place(t, ring[(step - AHEAD) % RING], step - AHEAD, limit)))
+            return step - AHEAD;
     }
-    return longest;
-}
-
-/* open_build(table…, limit) -> longest */
-KERNEL(hashmem_open_build) {
-    (void)module;
-    if (expect_arguments("open_build", nargs, 7) < 0) return NULL;
-    Table t;
-    uint64_t limit;
-    PyObject *answer = NULL;
-    if (borrow_table(args, WRITE, &t) == 0 && take_size(args[6], &limit, "limit") == 0) {
-        uint64_t longest = 0;
-        if (t.count > SLOTS * t.n_buckets) {
-            PyErr_SetString(PyExc_ValueError, "buckets do not hold that many entries");
-        } else {
-            Py_BEGIN_ALLOW_THREADS
-            FOR_WIDTH(t.width, longest = build_all(&t, limit, W))
-            Py_END_ALLOW_THREADS
-            answer = PyLong_FromUnsignedLongLong(longest);
-        }
-    }
-    give_back(t.borrowed, 4);
-    return answer;
+    return t->count;
 }
 
 /* The slot that holds `entry`; comparing indexes needs no digest. */
 ALWAYS_INLINE Place locate_entry(const Table *t, uint64_t hash, uint64_t entry) {
     uint8_t *bucket = home_of(t, hash);
     const uint8_t tag = tag_of(hash);
-    for (uint64_t probe = 0; probe < t->n_buckets; probe++) {
+    for (int away = 0; away < 2; away++, bucket = other_of(t, bucket, tag))
         for (uint32_t mask = matches(bucket, tag); mask; mask &= mask - 1)
             if (entry_at(bucket, lowest(mask)) == entry)
                 return (Place){bucket, lowest(mask), entry};
-        if (!bucket[OVERFLOW]) break;
-        bucket = next_bucket(t, bucket, hash);
-    }
     return (Place){NULL, 0, NONE};
 }
 
 ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *to, Py_ssize_t n,
                             size_t width) {
-    for (Py_ssize_t base = 0; base < n; base += FLIGHTS) {
-        const int size = n - base < FLIGHTS ? (int)(n - base) : FLIGHTS;
-        uint64_t hashes[FLIGHTS];
+    for (Py_ssize_t base = 0; base < n; base += STAGE) {
+        const int size = n - base < STAGE ? (int)(n - base) : STAGE;
+        uint64_t hashes[STAGE];
         for (int i = 0; i < size; i++) {
             const uint64_t entry = (uint64_t)from[base + i];
-            if (entry >= t->count) continue;
-            approach(t, t->digests + entry * width, width, &hashes[i]);
+            if (entry < t->count)
+                approach(t, entry_of(t, entry, width) + HEADER, width, &hashes[i]);
         }
         for (int i = 0; i < size; i++) {
             const uint64_t entry = (uint64_t)from[base + i], target = (uint64_t)to[base + i];
-            if (entry >= t->count || target >= t->count) continue;
+            if (entry >= t->count || target >= t->count || entry == target) continue;
             const Place found = locate_entry(t, hashes[i], entry);
             if (found.entry == NONE) continue;
             set_entry(found.bucket, found.slot, target);
-            memcpy(t->digests + target * width, t->digests + entry * width, width);
-            t->values[target] = t->values[entry];
+            memcpy(entry_of(t, target, width), entry_of(t, entry, width), HEADER + width);
         }
     }
 }
+
+static int fits(const Table *t) { return t->count <= SLOTS * t->n_buckets; }
 
 #define TABLE(operation) hashmem_open_##operation
 #include "table_kernels.h"

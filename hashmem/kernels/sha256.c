@@ -1,10 +1,11 @@
-/* SHA-256 (FIPS 180-4) of many pieces of one buffer, by the CPU's own instructions.
+/* SHA-256 (FIPS 180-4) of many pieces, by the CPU's own instructions.
  *
  * Two messages are digested side by side: the instructions of one wait for each other, so a second
- * one in between costs little. Where the CPU has no such instructions the kernel answers False and
- * the caller takes hashlib; so this file holds no portable SHA-256.
+ * one in between costs little. When one ends the next takes its place, so that sizes may differ.
+ * Where the CPU has no such instructions the caller takes hashlib; so this file holds no portable
+ * SHA-256.
  */
-#include "kernels.h"
+#include "digests.h"
 
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
 #define HAVE_SHA 1
@@ -41,135 +42,136 @@ static int cpu_has_sha(void) {
 /* One message under way. The state is kept as the instructions want it: ABEF and CDGH. */
 typedef struct {
     __m128i abef, cdgh;
-    const uint8_t *data;
-    uint64_t blocks;        /* whole blocks in data */
-    uint8_t tail[2 * BLOCK]; /* the rest, padded */
-    uint64_t tail_blocks;   /* 1 or 2 */
+    const uint8_t *data; /* the next block */
+    uint64_t blocks;     /* from there on: first the whole ones, then those of the tail */
+    uint64_t tail_blocks; /* 1 or 2; 0 once they are under way */
+    uint8_t tail[2 * BLOCK]; /* what does not fill a block, padded */
+    uint8_t *out;
 } Message;
 
-TARGET ALWAYS_INLINE void start(Message *m, const uint8_t *data, uint64_t bytes) {
+/* Copy fewer than 64 bytes. memcpy of an unknown size is a call. */
+ALWAYS_INLINE void copy_short(uint8_t *to, const uint8_t *from, uint64_t bytes) {
+    for (; bytes >= 16; bytes -= 16, to += 16, from += 16) memcpy(to, from, 16);
+    if (bytes & 8) memcpy(to, from, 8), to += 8, from += 8;
+    if (bytes & 4) memcpy(to, from, 4), to += 4, from += 4;
+    if (bytes & 2) memcpy(to, from, 2), to += 2, from += 2;
+    if (bytes & 1) *to = *from;
+}
+
+TARGET ALWAYS_INLINE void start(Message *m, const Piece *piece, uint8_t *out) {
     m->abef = _mm_set_epi32(0x6a09e667, (int)0xbb67ae85, 0x510e527f, (int)0x9b05688c);
     m->cdgh = _mm_set_epi32(0x3c6ef372, (int)0xa54ff53a, 0x1f83d9ab, 0x5be0cd19);
-    m->data = data;
-    m->blocks = bytes / BLOCK;
-    const uint64_t rest = bytes % BLOCK, bits = bytes * 8;
+    const uint64_t rest = piece->bytes % BLOCK, bits = __builtin_bswap64(piece->bytes * 8);
+    m->data = piece->data;
+    m->blocks = piece->bytes / BLOCK;
     m->tail_blocks = rest + 9 > BLOCK ? 2 : 1;
-    memset(m->tail, 0, sizeof m->tail);
-    if (rest) memcpy(m->tail, data + m->blocks * BLOCK, rest);
+    m->out = out;
+    for (int i = 0; i < 2 * BLOCK; i += 16) /* memset would be a slow string instruction */
+        _mm_storeu_si128((__m128i *)(void *)(m->tail + i), _mm_setzero_si128());
+    if (rest) copy_short(m->tail, piece->data + m->blocks * BLOCK, rest);
     m->tail[rest] = 0x80;
-    uint8_t *end = m->tail + m->tail_blocks * BLOCK;
-    for (int i = 1; i <= 8; i++) end[-i] = (uint8_t)(bits >> (8 * (i - 1)));
+    memcpy(m->tail + m->tail_blocks * BLOCK - 8, &bits, 8);
 }
 
-ALWAYS_INLINE const uint8_t *block_of(const Message *m, uint64_t i) {
-    return i < m->blocks ? m->data + i * BLOCK : m->tail + (i - m->blocks) * BLOCK;
+/* Go from the whole blocks on to the tail: whether there was a tail to go to. */
+ALWAYS_INLINE int go_on(Message *m) {
+    if (!m->tail_blocks) return 0;
+    m->data = m->tail;
+    m->blocks = m->tail_blocks;
+    m->tail_blocks = 0;
+    return 1;
 }
 
-/* One block for each of `lanes` messages, 1 or 2. */
-TARGET ALWAYS_INLINE void compress(Message *messages, const uint8_t *const *from, int lanes) {
+/* `blocks` blocks for each of `lanes` messages, 1 or 2. */
+TARGET ALWAYS_INLINE void compress(Message *const *messages, int lanes, uint64_t blocks) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-    __m128i words[2][4], abef[2], cdgh[2];
+    __m128i abef[2], cdgh[2];
     for (int l = 0; l < lanes; l++) {
-        abef[l] = messages[l].abef;
-        cdgh[l] = messages[l].cdgh;
-        for (int i = 0; i < 4; i++)
-            words[l][i] = _mm_shuffle_epi8(
-                _mm_loadu_si128((const __m128i *)(const void *)(from[l] + 16 * i)), swap);
+        abef[l] = messages[l]->abef;
+        cdgh[l] = messages[l]->cdgh;
+        messages[l]->blocks -= blocks;
     }
-#pragma GCC unroll 16
-    for (int group = 0; group < 16; group++) { /* of four rounds */
-        const __m128i k = _mm_loadu_si128((const __m128i *)(const void *)(K + 4 * group));
+    for (uint64_t block = 0; block < blocks; block++) {
+        __m128i words[2][4], abef_before[2], cdgh_before[2];
         for (int l = 0; l < lanes; l++) {
-            __m128i *w = words[l];
-            const __m128i sum = _mm_add_epi32(w[group & 3], k);
-            cdgh[l] = _mm_sha256rnds2_epu32(cdgh[l], abef[l], sum);
-            abef[l] = _mm_sha256rnds2_epu32(abef[l], cdgh[l], _mm_shuffle_epi32(sum, 0x0e));
-            if (group < 12) { /* the words of four groups on, in the place of these */
-                const __m128i after = w[(group + 1) & 3], last = w[(group + 3) & 3];
-                const __m128i seventh = _mm_alignr_epi8(last, w[(group + 2) & 3], 4);
-                w[group & 3] = _mm_sha256msg2_epu32(
-                    _mm_add_epi32(_mm_sha256msg1_epu32(w[group & 3], after), seventh), last);
+            const uint8_t *data = messages[l]->data + block * BLOCK;
+            for (int i = 0; i < 4; i++)
+                words[l][i] = _mm_shuffle_epi8(
+                    _mm_loadu_si128((const __m128i *)(const void *)(data + 16 * i)), swap);
+            abef_before[l] = abef[l];
+            cdgh_before[l] = cdgh[l];
+        }
+#pragma GCC unroll 16
+        for (int group = 0; group < 16; group++) { /* of four rounds */
+            const __m128i k = _mm_loadu_si128((const __m128i *)(const void *)(K + 4 * group));
+            for (int l = 0; l < lanes; l++) {
+                __m128i *w = words[l];
+                const __m128i sum = _mm_add_epi32(w[group & 3], k);
+                cdgh[l] = _mm_sha256rnds2_epu32(cdgh[l], abef[l], sum);
+                abef[l] = _mm_sha256rnds2_epu32(abef[l], cdgh[l], _mm_shuffle_epi32(sum, 0x0e));
+                if (group < 12) { /* the words of four groups on, in the place of these */
+                    const __m128i after = w[(group + 1) & 3], last = w[(group + 3) & 3];
+                    const __m128i seventh = _mm_alignr_epi8(last, w[(group + 2) & 3], 4);
+                    w[group & 3] = _mm_sha256msg2_epu32(
+                        _mm_add_epi32(_mm_sha256msg1_epu32(w[group & 3], after), seventh), last);
+                }
             }
+        }
+        for (int l = 0; l < lanes; l++) {
+            abef[l] = _mm_add_epi32(abef[l], abef_before[l]);
+            cdgh[l] = _mm_add_epi32(cdgh[l], cdgh_before[l]);
         }
     }
     for (int l = 0; l < lanes; l++) {
-        messages[l].abef = _mm_add_epi32(abef[l], messages[l].abef);
-        messages[l].cdgh = _mm_add_epi32(cdgh[l], messages[l].cdgh);
+        messages[l]->abef = abef[l];
+        messages[l]->cdgh = cdgh[l];
+        messages[l]->data += blocks * BLOCK;
     }
 }
 
-TARGET ALWAYS_INLINE void finish(const Message *m, uint8_t *out) {
+TARGET ALWAYS_INLINE void finish(const Message *m) {
     const __m128i feba = _mm_shuffle_epi32(m->abef, 0x1b), dchg = _mm_shuffle_epi32(m->cdgh, 0xb1);
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     const __m128i dcba = _mm_blend_epi16(feba, dchg, 0xf0);
     const __m128i hgfe = _mm_alignr_epi8(dchg, feba, 8);
-    _mm_storeu_si128((__m128i *)(void *)out, _mm_shuffle_epi8(dcba, swap));
-    _mm_storeu_si128((__m128i *)(void *)(out + 16), _mm_shuffle_epi8(hgfe, swap));
+    _mm_storeu_si128((__m128i *)(void *)m->out, _mm_shuffle_epi8(dcba, swap));
+    _mm_storeu_si128((__m128i *)(void *)(m->out + 16), _mm_shuffle_epi8(hgfe, swap));
 }
 
-TARGET static void digest_all(const uint8_t *data, const int64_t *offsets, Py_ssize_t n,
-                              uint8_t *out) {
-    for (Py_ssize_t i = 0; i < n; i += 2) {
-        Message pair[2];
-        const int lanes = n - i < 2 ? 1 : 2;
-        uint64_t blocks[2] = {0, 0};
-        for (int l = 0; l < lanes; l++) {
-            start(&pair[l], data + offsets[i + l], (uint64_t)(offsets[i + l + 1] - offsets[i + l]));
-            blocks[l] = pair[l].blocks + pair[l].tail_blocks;
-        }
-        uint64_t at = 0;
-        for (; at < blocks[0] && at < blocks[1]; at++) {
-            const uint8_t *from[2] = {block_of(&pair[0], at), block_of(&pair[1], at)};
-            compress(pair, from, 2);
-        }
-        for (int l = 0; l < lanes; l++) { /* what the longer one has left */
-            for (uint64_t rest = at; rest < blocks[l]; rest++) {
-                const uint8_t *from[1] = {block_of(&pair[l], rest)};
-                compress(&pair[l], from, 1);
-            }
-            finish(&pair[l], out + 32 * (i + l));
+/* Each lane has a message under way and one that is ready: its tail was stored in pieces, and a
+ * load of several stores waits for them, so it is made while the one before is digested. */
+TARGET static void digest_pieces(const Piece *pieces, Py_ssize_t n, uint8_t *out) {
+    Message memory[4], *now[2] = {&memory[0], &memory[1]}, *ready[2] = {&memory[2], &memory[3]};
+    Py_ssize_t next = 0;
+    for (int l = 0; l < 2; l++) {
+        now[l]->out = ready[l]->out = NULL; /* no message */
+        if (next < n) start(now[l], &pieces[next], out + 32 * next), next++;
+    }
+    for (int l = 0; l < 2; l++)
+        if (next < n) start(ready[l], &pieces[next], out + 32 * next), next++;
+    while (now[0]->out || now[1]->out) {
+        const int both = now[0]->out && now[1]->out, first = !now[0]->out;
+        if (both)
+            compress(now, 2,
+                     now[0]->blocks < now[1]->blocks ? now[0]->blocks : now[1]->blocks);
+        else
+            compress(&now[first], 1, now[first]->blocks);
+        for (int l = 0; l < 2; l++) {
+            Message *ended = now[l];
+            if (!ended->out || ended->blocks || go_on(ended)) continue;
+            finish(ended);
+            ended->out = NULL;
+            now[l] = ready[l];
+            ready[l] = ended;
+            if (next < n) start(ended, &pieces[next], out + 32 * next), next++;
         }
     }
 }
 
-#endif
+DigestPieces *sha256_pieces(void) { return cpu_has_sha() ? digest_pieces : NULL; }
 
-/* sha256(data: bytes, offsets: int64[n + 1], out: uint8[n][32]) -> whether it could */
-KERNEL(hashmem_sha256) {
-    (void)module;
-    if (expect_arguments("sha256", nargs, 3) < 0) return NULL;
-#if HAVE_SHA
-    if (!cpu_has_sha()) Py_RETURN_FALSE;
-    Py_buffer b[3] = {{0}};
-    PyObject *answer = NULL;
-    if (borrow(args[0], &b[0], READ, 1, "data") < 0 ||
-        borrow(args[1], &b[1], READ, 8, "offsets") < 0 ||
-        borrow(args[2], &b[2], WRITE, 32, "out") < 0)
-        goto done;
-    if (overlap(&b[2], &b[0]) || overlap(&b[2], &b[1])) {
-        PyErr_SetString(PyExc_ValueError, "out must not overlap data or offsets");
-        goto done;
-    }
-    const int64_t *offsets = b[1].buf;
-    const Py_ssize_t n = b[2].len / 32;
-    if (b[1].len / 8 != n + 1) {
-        PyErr_Format(PyExc_ValueError, "%zd offsets do not cut %zd pieces", b[1].len / 8, n);
-        goto done;
-    }
-    for (Py_ssize_t i = 0; i <= n; i++) {
-        if (offsets[i] < (i ? offsets[i - 1] : 0) || offsets[i] > (int64_t)b[0].len) {
-            PyErr_Format(PyExc_ValueError, "offset %zd is out of order or beyond the data", i);
-            goto done;
-        }
-    }
-    Py_BEGIN_ALLOW_THREADS
-    digest_all(b[0].buf, offsets, n, b[2].buf);
-    Py_END_ALLOW_THREADS
-    answer = Py_NewRef(Py_True);
-done:
-    give_back(b, 3);
-    return answer;
 #else
-    Py_RETURN_FALSE;
+
+DigestPieces *sha256_pieces(void) { return NULL; }
+
 #endif
-}

@@ -10,12 +10,15 @@ MIN_WIDTH = 8  # bytes of a digest
 MAX_WIDTH = 64
 SUM_KEYS = 1 + MAX_WIDTH // 4  # one to start from, one for each 32-bit word
 BLOCK = 1 << 15  # digests at a time, so that what lies between two steps stays in the cache
+BUILD_BLOCK = 1 << 17  # the same for building, where neighbours in the index gain more
+FEWEST = 1 << 10  # digests located at a time where there is room for fewer new ones
+PLACE_BITS = 18  # of a key to sort by, for its place: more than a block needs
 
 Digests = NDArray[np.uint8]  # (n, width)
 Hashes = NDArray[np.uint64]  # (n,)
 
 _LOW_HALF = np.uint64(0xFFFFFFFF)
-_PLACE = np.uint64(BLOCK - 1)
+_PLACE = np.uint64((1 << PLACE_BITS) - 1)
 
 
 def expand_keys(seed: int) -> Hashes:
@@ -32,22 +35,30 @@ def hash_digests(digests: Digests, keys: Hashes) -> Hashes:
     if width % 8:
         padded = np.zeros((n, pairs * 8), np.uint8)
         padded[:, :width] = digests
-    words = padded.view("<u4").astype(np.uint64).T
+    words = padded.view("<u4")
     sums = []
     for k in (keys[:SUM_KEYS], keys[SUM_KEYS:]):
         total = np.full(n, k[0])
         for i in range(0, 2 * pairs, 2):
-            total += (words[i] + k[i + 1]) * (words[i + 1] + k[i + 2])
+            product = words[:, i] + k[i + 1]
+            product *= words[:, i + 1] + k[i + 2]
+            total += product
         sums.append(total)
-    return _finalise(sums[0] & ~_LOW_HALF | sums[1] >> np.uint64(32))
+    high, low = sums
+    high &= ~_LOW_HALF
+    low >>= np.uint64(32)
+    high |= low
+    return _finalise(high)
 
 
 def _finalise(h: Hashes) -> Hashes:
-    """Mix all bits: the finaliser of MurmurHash3, a bijection."""
+    """Mix all bits, in place: the finaliser of MurmurHash3, a bijection."""
     shift = np.uint64(33)
-    h = (h ^ h >> shift) * np.uint64(0xFF51AFD7ED558CCD)
-    h = (h ^ h >> shift) * np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ h >> shift
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        h ^= h >> shift
+        h *= np.uint64(factor)
+    h ^= h >> shift
+    return h
 
 
 def bucket_of(hashes: Hashes, buckets: int) -> NDArray[np.int64]:
@@ -57,7 +68,9 @@ def bucket_of(hashes: Hashes, buckets: int) -> NDArray[np.int64]:
 
 
 def wide(digests: Digests) -> NDArray[np.unsignedinteger]:
-    """View (n, width) bytes as the widest words that divide the width, to compare fewer items."""
+    """View (n, width) bytes as the widest words that divide the width, to compare fewer items.
+
+    Rows may lie apart, as the digests of entries do."""
     width = digests.shape[1]
     if width % 8 == 0:
         return digests.view(np.uint64)
@@ -72,12 +85,24 @@ def same_rows(
     right: NDArray[np.unsignedinteger],
     right_rows: NDArray[np.intp],
 ) -> NDArray[np.bool_]:
-    """Compare row left_rows[i] of `left` with row right_rows[i] of `right`, for each i."""
-    return np.asarray((left[left_rows] == right[right_rows]).all(axis=1))
+    """Compare row left_rows[i] of `left` with row right_rows[i] of `right`, for each i.
+
+    Column by column, since picking rows takes many times as long."""
+    same = left[:, 0][left_rows] == right[:, 0][right_rows]
+    for column in range(1, left.shape[1]):
+        same &= left[:, column][left_rows] == right[:, column][right_rows]
+    return np.asarray(same)
+
+
+def copy_rows(source: Digests, rows: NDArray[np.intp], target: Digests) -> None:
+    """Write row rows[i] of `source` to row i of `target`, for each i, column by column."""
+    left, right = wide(source), wide(target)
+    for column in range(left.shape[1]):
+        right[:, column] = left[:, column][rows]
 
 
 def stable_order(keys: Hashes) -> NDArray[np.int64]:
-    """The order (n,) that sorts `keys`, up to BLOCK of them, by all but their 15 lowest bits.
+    """The order (n,) that sorts up to 2^PLACE_BITS `keys` by all but their PLACE_BITS lowest bits.
 
     Sorting places packed into the keys is several times faster than argsort.
     """
@@ -86,8 +111,8 @@ def stable_order(keys: Hashes) -> NDArray[np.int64]:
 
 
 def bucket_order(buckets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The stable order (n,) that sorts up to BLOCK `buckets`."""
-    return stable_order(buckets.astype(np.uint64) << np.uint64(15))
+    """The stable order (n,) that sorts up to 2^PLACE_BITS `buckets`."""
+    return stable_order(buckets.astype(np.uint64) << np.uint64(PLACE_BITS))
 
 
 def runs(sorted_keys: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -98,24 +123,19 @@ def runs(sorted_keys: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.int64
     return begins, places - np.maximum.accumulate(np.where(begins, places, 0))
 
 
-def first_of_each(digests: Digests, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Group equal digests, in order of first appearance.
-
-    `digests` (n, width) with their `hashes` (n,), n up to BLOCK → the place of the first of each of
-    m groups (m,), ascending, and the group of each digest (n,). O(n log n).
-    """
-    order = stable_order(hashes)
-    begins, _ = runs(hashes[order] >> np.uint64(15))
+def first_of_each(digests: Digests, hashes: Hashes, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of the first digest equal to each of those at `order` (m,), which is (part of) the
+    `stable_order` of the `hashes` (n,) of `digests` (n, width) → (m,). O(m)."""
+    begins, _ = runs(hashes[order] >> np.uint64(PLACE_BITS))
     if begins.all():
-        return np.arange(len(order)), np.arange(len(order))
-    first, group = order[begins], np.empty_like(order)
-    group[order] = np.cumsum(begins) - 1
+        return order
+    first = order[begins][np.cumsum(begins) - 1]
     words = wide(digests)
-    if not same_rows(words, np.arange(len(order)), words, first[group]).all():
-        # Two digests agree in 49 bits of the hash: compare whole digests from the start.
-        _, first, group = np.unique(digests, axis=0, return_index=True, return_inverse=True)
-        group = group.reshape(-1)
-    by_appearance = np.argsort(first)
-    rank = np.empty_like(by_appearance)
-    rank[by_appearance] = np.arange(len(first))
-    return first[by_appearance], rank[group]
+    if not same_rows(words, order, words, first).all():
+        # Different digests agree in all those bits of the hash: compare whole digests.
+        ascending = np.sort(order)
+        _, place, group = np.unique(
+            digests[ascending], axis=0, return_index=True, return_inverse=True
+        )
+        first = ascending[place[group.reshape(-1)[np.searchsorted(ascending, order)]]]
+    return np.asarray(first)

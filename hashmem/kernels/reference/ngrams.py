@@ -112,7 +112,7 @@ def count_ngrams(
 def check_offsets(offsets: Offsets, limit: int, name: str) -> None:
     """Raise `ValueError` unless `offsets` is not empty and rises from 0 or more to `limit`."""
     bounded = np.concatenate([[0], offsets, [limit]])
-    wrong = np.flatnonzero(np.diff(bounded) < 0)
+    wrong = np.flatnonzero(bounded[1:] < bounded[:-1])  # differences could overflow
     if not len(offsets) or len(wrong):
         at = int(min(wrong[0], len(offsets) - 1)) if len(wrong) else 0
         raise ValueError(f"{name}[{at}]: offsets rise from 0 to at most {limit}")
