@@ -101,18 +101,15 @@ def digest_many(
     True
     """
     one = hasher(algorithm, key=key)
-    width = WIDTHS[algorithm]
     contents = _Slices(items, offsets) if offsets is not None else _contents(items)
-    if algorithm == "sha256" and key is None:
-        at_once = _sha256_many(contents)
-        if at_once is not None:
-            return at_once
+    if key is None:
+        return _plain_many(contents, algorithm)
     try:
         done = bytearray().join(map(one, contents))
     except _NOT_BYTES:
         position, culprit = _find_culprit(one, contents)
         raise _not_bytes(culprit, f"items[{position}]") from None
-    return np.frombuffer(done, np.uint8).reshape(-1, width)
+    return np.frombuffer(done, np.uint8).reshape(-1, WIDTHS[algorithm])
 
 
 def as_digests(digests: Any, width: int, what: str = "digests") -> Digests:
@@ -180,35 +177,38 @@ def _contents(items: Any) -> Any:
     return items if isinstance(items, list | tuple) else list(items)
 
 
-def _sha256_many(contents: Any) -> Digests | None:
-    """The digests by the batch kernel, None where hashlib is the way.
-
-    A list is joined in blocks that stay in the cache, which costs a tenth of its digests.
-    """
-    out = np.empty((len(contents), 32), np.uint8)
-    if isinstance(contents, _Slices):
-        view, offsets = contents.view, np.array(contents.bounds, np.int64)
-        return out if kernels.current.sha256(view, offsets, out) else None
-    if isinstance(contents, np.ndarray):
-        offsets = np.arange(len(contents) + 1, dtype=np.int64) * contents.shape[1]
-        return out if kernels.current.sha256(contents, offsets, out) else None
-    if set(map(type, contents)) != {bytes}:
-        return None  # sizes of other buffers are not their len
-    lengths = np.fromiter(map(len, contents), np.int64, len(contents))
-    ends = np.cumsum(lengths)
-    start = 0
-    while start < len(contents):
-        before = int(ends[start] - lengths[start])
-        stop = max(start + 1, int(np.searchsorted(ends, before + _JOINED, side="right")))
-        block = contents[start] if stop == start + 1 else b"".join(contents[start:stop])
-        offsets = np.concatenate([[0], ends[start:stop] - before])
-        if not kernels.current.sha256(block, offsets, out[start:stop]):
-            return None
-        start = stop
+def _plain_many(contents: Any, algorithm: str) -> Digests:
+    """The digests without a key, by the kernels; by hashlib where the CPU lacks instructions."""
+    out = np.empty((len(contents), WIDTHS[algorithm]), np.uint8)
+    if isinstance(contents, list | tuple):
+        _digest_items(contents, algorithm, out)
+        return out
+    data, offsets = (
+        (contents.view, contents.bounds)
+        if isinstance(contents, _Slices)
+        else (contents, contents.shape[1])  # bytes a row
+    )
+    if not kernels.current.digest_pieces(algorithm, data, offsets, out):
+        kernels.reference.digest_pieces(algorithm, data, offsets, out)
     return out
 
 
-_JOINED = 1 << 18  # 256 KiB
+def _digest_items(items: Any, algorithm: str, out: Digests) -> None:
+    one, kernel, at = _PLAIN[algorithm], kernels.current.digest_items, 0
+    while at < len(out):
+        at = kernel(algorithm, items, at, out)
+        if at < 0:
+            kernel, at = kernels.reference.digest_items, 0
+        elif at < len(out):  # here is what kernels do not take: it may be bytes-like all the same
+            try:
+                item = items[at]
+            except IndexError:
+                raise RuntimeError("items became fewer while they were digested") from None
+            try:
+                out[at] = np.frombuffer(one(item), np.uint8)
+            except _NOT_BYTES:
+                raise _not_bytes(item, f"items[{at}]") from None
+            at += 1
 
 
 class _Slices:
@@ -227,13 +227,13 @@ class _Slices:
                 f"offsets: they must rise from 0 to at most {len(self.view)}, the buffer's bytes; "
                 f"look at position {at}, which is {bounds[at]}"
             )
-        self.bounds = bounds.tolist()
+        self.bounds = np.array(bounds, np.int64)  # (n + 1,): a copy, as what is checked stays
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
     def __iter__(self) -> Iterator[memoryview]:
-        view, bounds = self.view, self.bounds
+        view, bounds = self.view, self.bounds.tolist()
         return (view[a:b] for a, b in itertools.pairwise(bounds))
 
 

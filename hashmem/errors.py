@@ -6,6 +6,7 @@ Each is a `HashMemError` and also the builtin that a user would catch anyway. Wr
 
 __all__ = [
     "CorruptStoreError",
+    "DigestExistsError",
     "HashMemError",
     "RecordNotFound",
     "StoreClosedError",
@@ -24,6 +25,10 @@ class RecordNotFound(HashMemError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return str(self.args[0]) if self.args else ""
+
+
+class DigestExistsError(HashMemError, ValueError):
+    """A digest to be inserted is in the table already, or twice in the batch."""
 
 
 class StoreError(HashMemError, OSError):

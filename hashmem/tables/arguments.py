@@ -31,7 +31,10 @@ def as_one(digest: bytes, width: int) -> NDArray[np.uint8]:
         raise TypeError(f"a digest must be bytes, got {type(digest).__name__}")
     if len(digest) != width:
         raise ValueError(f"a digest must be {width} bytes for this table, got {len(digest)}")
-    return np.frombuffer(digest, np.uint8).reshape(1, width)
+    try:
+        return np.frombuffer(digest, np.uint8).reshape(1, width)
+    except BufferError:
+        raise TypeError("a digest must be contiguous bytes, got a view with gaps") from None
 
 
 def as_batch(digests: ArrayLike, width: int) -> NDArray[np.uint8]:

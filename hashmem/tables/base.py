@@ -1,33 +1,43 @@
 """DigestTable: digest → int64, the contract of both tables and all that they share.
 
-A table keeps its entries dense and in order of insertion: `digests` (n, width) and one value each.
+A table keeps its entries dense and in order of insertion, a value and a digest side by side.
 What differs between the kinds is the index that leads from a hash to an entry. Deleting takes
 entries out of the index, and then the entries at the end move into the holes, in ascending order,
 so that entries stay dense and nothing is left behind.
 
 A table trusts no digest: its index is built on a keyed hash (`hashmem.kernels.reference.hashing`),
-matches compare the whole digest, and when a search grows longer than chance explains, the table
-takes a new random seed and rebuilds.
+matches compare the whole digest, and when searches grow longer than chance explains, the table
+hashes better and rebuilds.
 
-What keeps the index true, through growth and exceptions, is in `hashmem.tables.index`.
+What keeps the index true, through growth, exceptions and threads, is in `hashmem.tables.index`.
 
-Threads: any number may search while nobody writes; a writer needs the table for itself.
+Threads: any number may search and change one table. Changes wait for each other. A search answers
+for each 65 536 digests of its batch as if it fell between two changes, and does not wait for one
+unless it began before. What is shown without a search, `digests`, `values_array` and iteration, is
+for whoever knows that nobody changes the table meanwhile; a process that forks has to know it too.
 """
 
 import operator
+import os
 from abc import abstractmethod
-from collections.abc import Iterator, MutableMapping
-from typing import Any, NoReturn, Self, SupportsIndex
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hashmem.errors import DigestExistsError
 from hashmem.kernels.reference.hashing import hash_digests
 from hashmem.tables.arguments import LEAST, MOST, as_batch, as_integer, as_one, as_values
 from hashmem.tables.index import Change, Digests, Flags, IndexedEntries, Values
 from hashmem.tables.statistics import TableStatistics
 
 __all__ = ["DigestTable"]
+
+SLICE = 1 << 16  # digests searched for at a time: what a change may have searched for again
+REFUSED = BufferError, TypeError, ValueError  # by a lookup: it is closed, or that is no digest
+Mode = Literal["last", "first", "error"]
+Item = TypeVar("Item", bound=np.generic)
 
 
 class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
@@ -65,46 +75,81 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         >>> table.find(keys[::-1])
         array([8, 7])
         """
-        queries = as_batch(digests, self._width)
-        self._settle_if_needed()
-        out = np.empty(len(queries), np.int64)
-        self._kernel_find(queries, out, missing=-1)
-        return out
+        return self._values_or(as_batch(digests, self._width), missing=-1)
 
     def contains(self, digests: ArrayLike) -> Flags:
         """Tell for each of `digests` (n, width) whether it is there (n,). O(n) expected."""
         queries = as_batch(digests, self._width)
-        self._settle_if_needed()
-        found = np.empty(len(queries), np.int64)
-        self._kernel_find(queries, found, missing=-1)
-        present = np.asarray(found != -1)
+        present = np.asarray(self._values_or(queries, missing=-1) != -1)
         unsure = np.flatnonzero(~present)  # misses, or a stored -1
         if len(unsure):
-            again = np.empty(len(unsure), np.int64)
-            self._kernel_find(queries[unsure], again, missing=0)
-            present[unsure] = again == -1
+            present[unsure] = self._values_or(queries[unsure], missing=0) == -1
         return present
 
-    def insert(self, digests: ArrayLike, values: ArrayLike) -> Flags:
+    def _values_or(self, queries: Digests, missing: int) -> Values:
+        out = np.empty(len(queries), np.int64)
+        for start in range(0, len(queries), SLICE):
+            self._search(queries[start : start + SLICE], out[start : start + SLICE], missing)
+        return out
+
+    def insert(self, digests: ArrayLike, values: ArrayLike, mode: Mode = "last") -> Flags:
         """Store a value (n,) for each of `digests` (n, width). True (n,) where it was new.
 
-        A digest that is there gets the new value; of equal digests in the batch the first counts as
-        new and the last one's value stays. O(n) expected, growth included. Raises `TypeError` or
-        `ValueError`, with the table unchanged, where an argument is not as described, and
-        `TableFullError` beyond the entries an index can number or memory holds: then no digest of
-        the batch is added, though the values of some that were there may have been replaced.
+        A digest that is there gets the new value, and of equal digests in the batch the last one's
+        stays. With `mode` "first" what came first stays: a digest that is there keeps its value.
+        With "error" neither may be: `DigestExistsError`, and nothing is inserted. Of equal digests
+        in the batch the first counts as new.
+
+        O(n) expected, growth included; O(n log n) with "error". Raises `TypeError` or `ValueError`,
+        with the table unchanged, where an argument is not as described, and `TableFullError` beyond
+        the entries an index can number or memory holds: then no digest of the batch is added,
+        though the values of some that were there may have been replaced.
+
+        >>> from hashmem import OpenAddressingTable
+        >>> table = OpenAddressingTable(width=8)
+        >>> keys = np.arange(16, dtype=np.uint8).reshape(2, 8)
+        >>> table.insert(keys[[0, 0]], [1, 2])
+        array([ True, False])
+        >>> table.insert(keys, [3, 4], mode="first")
+        array([False,  True])
+        >>> table.find(keys)
+        array([2, 4])
         """
-        queries = as_batch(digests, self._width)
-        given = as_values(values, len(queries))
+        queries = self._batch(digests)
+        given = self._apart(as_values(values, len(queries)))
+        if mode not in ("last", "first", "error"):
+            raise ValueError(f'mode must be "last", "first" or "error", got {mode!r}')
         new = np.empty(len(queries), np.bool_)
-        self._add(queries, given, new, first=None)
+        with self._lock:
+            if mode == "error":
+                self._refuse_known(queries)
+            self._add(queries, given, new, keep=mode == "first")
         return new
+
+    def _batch(self, digests: ArrayLike) -> Digests:
+        return self._apart(as_batch(digests, self._width))
+
+    def _apart(self, array: NDArray[Item]) -> NDArray[Item]:
+        """Copy what lies in the table itself, since a change must not write what it reads."""
+        return array.copy() if np.may_share_memory(array, self._entries.rows) else array
+
+    def _refuse_known(self, queries: Digests) -> None:
+        """Raise `DigestExistsError` if one of `queries` is there, or is in the batch before."""
+        repeated = np.ones(len(queries), np.bool_)
+        repeated[np.unique(queries, axis=0, return_index=True)[1]] = False
+        known = repeated | self.contains(queries)
+        if known.any():
+            at = int(known.argmax())
+            raise DigestExistsError(
+                f"the digest at position {at}, {queries[at].tobytes().hex()}, is there already; "
+                'mode "first" or "last" says which value to keep'
+            )
 
     def intern(self, digests: ArrayLike, first: int) -> tuple[Values, Flags]:
         """Number each of `digests` (n, width): its value (n,), and True (n,) where it was new.
 
         A digest that is there keeps its value; the new ones get `first`, `first` + 1, … in order of
-        first appearance. O(n) expected. Raises as `insert` does; `first` is at least -2^63 + 2^34.
+        first appearance. O(n) expected. Raises as `insert` does; `first` is at least -2^63 + 2^33.
 
         >>> from hashmem import OpenAddressingTable
         >>> table = OpenAddressingTable(width=8)
@@ -112,12 +157,24 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         >>> table.intern(keys[[2, 0, 2]], first=10)
         (array([10, 11, 10]), array([ True,  True, False]))
         """
-        queries = as_batch(digests, self._width)
+        queries = self._batch(digests)
         # What kernels add to an entry's index, `first` less the entries there, is an int64 too.
         first = as_integer("first", first, LEAST + self._most_entries, MOST - len(queries))
         out, new = np.empty(len(queries), np.int64), np.empty(len(queries), np.bool_)
         self._add(queries, out, new, first=first)
         return out, new
+
+    def pop_many(self, digests: ArrayLike) -> tuple[Values, Flags]:
+        """Remove each of `digests` (n, width). Its value (n,), and True (n,) where it was there.
+
+        Where it was not, or came earlier in the batch, the value is -1. As `delete` otherwise.
+        """
+        queries = self._batch(digests)
+        with self._lock:
+            values = self._values_or(queries, missing=-1)
+            removed = self.delete(queries)
+        values[~removed] = -1
+        return values, removed
 
     def delete(self, digests: ArrayLike) -> Flags:
         """Remove each of `digests` (n, width). True (n,) where it was there.
@@ -125,18 +182,19 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         Of equal digests in the batch the first is True. Moves at most as many entries as it
         removes. O(n) expected. Raises as `find` does. An interrupt leaves all there or none.
         """
-        queries = as_batch(digests, self._width)
+        queries = self._batch(digests)
         out = np.empty(len(queries), np.bool_)
         holes = np.empty(len(queries), np.int64)
-        with Change(self):
-            removed = self._kernel_delete(queries, out, holes)
+        with self._lock:
+            with Change(self):
+                removed = self._kernel("delete", queries, out, holes)
+                if removed:
+                    moves = self._moves_into(np.sort(holes[:removed]))
+                    self._moves = moves  # from here on it is done
+                    self._kernel("move", *moves[:2])
+                    self._count, self._moves = moves[2], None
             if removed:
-                self._moves = self._moves_into(np.sort(holes[:removed]))  # from here on it is done
-                sources, targets, end = self._moves
-                self._kernel_move(sources, targets)
-                self._count, self._moves = end, None
-        if removed:
-            self._shrink_if_far_too_large()
+                self._shrink_if_far_too_large()
         return out
 
     def _moves_into(self, holes: Values) -> tuple[Values, Values, int]:
@@ -147,28 +205,38 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         staying[holes[len(targets) :] - end] = False
         return np.flatnonzero(staying) + end, targets, end
 
-    def _add(self, queries: Digests, values: Values, new: Flags, first: int | None) -> None:
-        with Change(self):
-            done, before, n = 0, self._count, len(queries)
-            while done < n:
-                rest = queries[done:], values[done:], new[done:]
-                room = min(self._room, self._capacity)
-                limit = self._expected_longest
-                if first is None:
-                    answer = self._kernel_insert(*rest, room, limit)
-                else:
-                    answer = self._kernel_intern(*rest, room, limit, first - before)
-                processed, self._count, longest = answer
-                done += processed
-                if longest > limit:
-                    self._reseed(self._room)
-                elif done < n:
-                    added = self._count - before
-                    # If what is left holds new digests as often as what was done:
-                    expected = self._count + (n - done) * max(added, 1) // max(done, 1) + 1
-                    self._grow(expected)
-        if self._count > before:
-            self._shrink_if_far_too_large()
+    def _add(
+        self,
+        queries: Digests,
+        values: Values,
+        new: Flags,
+        *,
+        keep: bool = False,
+        first: int | None = None,
+    ) -> None:
+        """Insert, or intern where there is a `first`."""
+        with self._lock:
+            before = self._count
+            with Change(self):
+                name = "insert" if first is None else "intern"
+                how = keep if first is None else first - before
+                done, n = 0, len(queries)
+                while done < n:
+                    rest = queries[done:], values[done:], new[done:]
+                    room = min(self._room, self._capacity)
+                    answer = self._kernel(name, room, self._limit, *rest, how)
+                    processed, self._count, mismatches = answer
+                    done += processed
+                    self._searched += processed
+                    self._mismatches += mismatches
+                    if self._meets_too_many_others or (done < n and self._count < room):
+                        self._rehash(self._room)
+                    elif done < n:
+                        added = self._count - before
+                        # If what is left holds new digests as often as what was done:
+                        self._grow(self._count + (n - done) * max(added, 1) // max(done, 1) + 1)
+            if self._count > before:
+                self._shrink_if_far_too_large()
 
     # What is there.
 
@@ -190,7 +258,7 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
     @property
     def nbytes(self) -> int:
         """Bytes of memory the table holds: index, digests and values, free places included."""
-        return self._index_nbytes + sum(column.nbytes for column in self._columns)
+        return self._index.nbytes + self._entries.nbytes
 
     @property
     def digests(self) -> Digests:
@@ -203,9 +271,15 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         """The values (n,) of all entries, in the order of `digests`, read-only."""
         return _read_only(self._all_values[: len(self)])
 
+    def freeze(self, path: str | os.PathLike[str] | None = None) -> bytes | None:
+        """Freeze all entries, to bytes or to a file at `path`, as `hashmem.tables.freeze` does."""
+        from hashmem.tables.frozen_build import freeze  # which knows tables
+
+        return freeze(self, path)
+
     @property
     def _rows(self) -> Digests:
-        return self._digests.rows[: len(self)]
+        return self._all_digests[: len(self)]
 
     @abstractmethod
     def statistics(self) -> TableStatistics:
@@ -219,7 +293,7 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         """
         rows = self._rows
         self._require(0 <= self._count <= min(self._room, self._capacity), "count beyond room")
-        hashes = hash_digests(rows, self._keys)
+        hashes = hash_digests(rows[:, : self._hashed], self._keys)
         order = np.argsort(hashes)
         again = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
         twins = rows[np.union1d(order[again], order[again + 1])]
@@ -234,19 +308,19 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         return self._count
 
     def __getitem__(self, digest: bytes) -> int:
-        value = self._find_one(digest, -1)
-        if value == -1 and self._find_one(digest, 0) == 0:
+        try:
+            value = self._look(digest)
+        except REFUSED:
+            value = self._look_again(digest)
+        if value is None:
             raise KeyError(digest)
         return value
 
-    def _find_one(self, digest: bytes, missing: int) -> int:
-        if type(digest) is not bytes or len(digest) != self._width:
-            digest = as_one(digest, self._width).tobytes()
-        if self._unsettled:  # in line: this is every single search
-            self._settle()
-        out = np.empty(1, np.int64)
-        self._kernel_find(digest, out, missing)
-        return int(out[0])
+    def _find_one(self, digest: bytes) -> int | None:
+        try:
+            return self._look(digest)
+        except REFUSED:
+            return self._look_again(digest)
 
     def __setitem__(self, digest: bytes, value: SupportsIndex) -> None:
         self.insert(as_one(digest, self._width), [operator.index(value)])
@@ -258,15 +332,40 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
     def __contains__(self, digest: object) -> bool:
         if not isinstance(digest, bytes) or len(digest) != self._width:
             return False
-        return self._find_one(digest, -1) != -1 or self._find_one(digest, 0) != 0
+        return self._find_one(digest) is not None
+
+    def update(  # type: ignore[override] # no keyword is a digest
+        self, other: Mapping[bytes, SupportsIndex] | Iterable[tuple[bytes, SupportsIndex]] = (), /
+    ) -> None:
+        """Insert all pairs of a mapping or an iterable, in one batch: all of them or, where one is
+        refused, none. O(n) expected. Raises as `insert` does."""
+        pairs = list(other.items() if isinstance(other, Mapping) else other)
+        digests = np.array(
+            [as_one(digest, self._width)[0] for digest, _ in pairs], np.uint8
+        ).reshape(-1, self._width)
+        self.insert(digests, [operator.index(value) for _, value in pairs])
+
+    def values(self) -> ValuesView[int]:
+        """Values, in the order of `digests`."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[bytes, int]:
+        """Pairs of digest and value, in the order of `digests`."""
+        return _Items(self)
 
     def __iter__(self) -> Iterator[bytes]:
-        rows = self._rows
-        count = len(rows)
-        for row in rows:
-            yield row.tobytes()
-            if self._count != count:
-                raise RuntimeError("the table changed size during iteration")
+        return (digest for digest, _ in self._pairs())
+
+    def _pairs(self) -> Iterator[tuple[bytes, int]]:
+        count = len(self)
+        for start in range(0, count, SLICE):
+            stop = min(start + SLICE, count)
+            raw, width = self._rows[start:stop].tobytes(), self._width
+            values = self._all_values[start:stop].tolist()
+            for at, value in enumerate(values):
+                yield raw[at * width : (at + 1) * width], value
+                if self._count != count:
+                    raise RuntimeError("the table changed size during iteration")
 
     def __copy__(self) -> Self:
         """Copy all entries into a table of its own, under the same seed. O(n)."""
@@ -284,6 +383,20 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
             f"{type(self).__name__} cannot be pickled; keep its digests and values_array, and "
             "insert them into a new table"
         )
+
+
+class _Values(ValuesView[int]):
+    _mapping: DigestTable
+
+    def __iter__(self) -> Iterator[int]:
+        return (value for _, value in self._mapping._pairs())
+
+
+class _Items(ItemsView[bytes, int]):
+    _mapping: DigestTable
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        return self._mapping._pairs()
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,23 +1,20 @@
-"""ChainingTable: a head for each bucket and one linked node for each entry.
+"""ChainingTable: a head for each bucket and one link in each entry.
 
-The layout of links and nodes is in `hashmem/kernels/chaining.c`. A search follows the nodes of its
-chain, one line each, and reads a digest only where 24 bits of the hash agree.
+The layout is in `hashmem/kernels/chaining.c`. A search follows the entries of its chain, mostly one
+line each, and compares a digest only where 24 bits of the hash agree.
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashmem import kernels
-from hashmem.kernels.reference.chaining import TAG_SHIFT, entry_of, tag_of
+from hashmem.kernels.reference.chaining import HEADER, TAG_SHIFT, entry_of, links_of, tag_of
 from hashmem.kernels.reference.hashing import bucket_of
 from hashmem.tables.base import DigestTable
-from hashmem.tables.index import NO_LIMIT, Digests, Flags, Values
-from hashmem.tables.memory import Column, zeros
+from hashmem.tables.index import NO_LIMIT, Values
+from hashmem.tables.memory import zeros
 from hashmem.tables.statistics import TableStatistics, chaining_theory
 
-CHAIN_LIMIT = 64  # nodes
+CHAIN_LIMIT = 64  # entries
 
 
 class ChainingTable(DigestTable):
@@ -27,86 +24,28 @@ class ChainingTable(DigestTable):
     before and 19 just after; up to 2^33 entries.
     """
 
+    _kernels = "chain"
+    _header = HEADER
     _max_load = 2.0  # entries a bucket
     _highest_load = 8.0
     _most_entries = 1 << 33
     _growth = 2
-    _heads: NDArray[np.uint64]
-
-    def _make_columns(self, capacity: int) -> None:
-        self._nodes = Column(capacity, (2,), np.int64)
-
-    @property
-    def _columns(self) -> tuple[Column[Any], ...]:
-        return self._digests, self._nodes
 
     def _make_index(self, entries: int) -> None:
         n_buckets = max(1, -int(-entries // self._load))
-        heads = zeros(n_buckets * 8).view(np.uint64)
-        self._heads, self._room = heads, max(entries, int(n_buckets * self._load))
+        self._index = zeros(n_buckets * 8).view(np.uint64)
+        self._room = max(entries, int(n_buckets * self._load))
 
     @property
-    def _table(self) -> tuple[object, ...]:
-        return (
-            self._heads,
-            self._keys,
-            self._digests.rows,
-            self._nodes.rows,
-            self._width,
-            self._count,
-        )
-
-    def _empty_index(self) -> None:
-        self._heads.fill(0)
-
-    def _build(self) -> int:
-        kernels.current.chain_build(*self._table)
-        return 0  # only searches see how long a chain is
-
-    def _kernel_find(self, queries: Digests | bytes, out: Values, missing: int) -> None:
-        kernels.current.chain_find(*self._table, queries, out, missing)
-
-    def _kernel_insert(
-        self, queries: Digests, given: Values, new: Flags, room: int, limit: int
-    ) -> tuple[int, int, int]:
-        answer: tuple[int, int, int] = kernels.current.chain_insert(
-            *self._table, room, limit, queries, given, new
-        )
-        return answer
-
-    def _kernel_intern(
-        self, queries: Digests, out: Values, new: Flags, room: int, limit: int, offset: int
-    ) -> tuple[int, int, int]:
-        answer: tuple[int, int, int] = kernels.current.chain_intern(
-            *self._table, room, limit, queries, out, new, offset
-        )
-        return answer
-
-    def _kernel_delete(self, queries: Digests, out: Flags, holes: Values) -> int:
-        removed: int = kernels.current.chain_delete(*self._table, queries, out, holes)
-        return removed
-
-    def _kernel_move(self, sources: Values, targets: Values) -> None:
-        kernels.current.chain_move(*self._table, sources, targets)
-
-    @property
-    def _expected_longest(self) -> int:
+    def _limit(self) -> int:
         return NO_LIMIT if self._accepts_any_length else CHAIN_LIMIT
-
-    @property
-    def _all_values(self) -> Values:
-        return self._nodes.rows[:, 1]
-
-    @property
-    def _index_nbytes(self) -> int:
-        return self._heads.nbytes
 
     def _walk(self) -> tuple[Values, Values, Values, Values]:
         """Follow every chain. For each link that leads somewhere: its bucket, the entry, the tag,
-        and which node of the chain it is, from 1 on."""
-        links = self._nodes.rows.view(np.uint64)[:, 0]
-        bucket = np.flatnonzero(self._heads)
-        here = self._heads[bucket]
+        and which entry of the chain it is, from 1 on."""
+        links = links_of(self._entries.rows)
+        bucket = np.flatnonzero(self._index)
+        here = self._index[bucket]
         parts: list[tuple[Values, Values, Values, Values]] = []
         depth = followed = 0
         while len(here):
@@ -131,7 +70,7 @@ class ChainingTable(DigestTable):
             "the chains do not lead to each entry exactly once",
         )
         self._require(
-            np.array_equal(bucket, bucket_of(hashes[entry], len(self._heads))),
+            np.array_equal(bucket, bucket_of(hashes[entry], len(self._index))),
             "an entry is in another bucket's chain",
         )
         self._require(
@@ -140,21 +79,23 @@ class ChainingTable(DigestTable):
         )
 
     def statistics(self) -> TableStatistics:
-        n_buckets, count = len(self._heads), len(self)
-        bucket, _, _, depth = self._walk()
-        lengths = np.bincount(bucket, minlength=n_buckets)
-        hit_expected, miss_expected = chaining_theory(count, n_buckets)
-        return TableStatistics(
-            entries=count,
-            buckets=n_buckets,
-            load=count / n_buckets,
-            nbytes=self.nbytes,
-            overhead=self.nbytes / count - self._width - 8 if count else 0.0,
-            reseeds=self._reseeds,
-            hit_probes=np.bincount(depth),
-            hit_mean=float(depth.mean()) if count else 0.0,
-            hit_mean_expected=hit_expected if count else 0.0,
-            miss_mean=float(lengths.mean()),
-            miss_mean_expected=miss_expected,
-            longest=int(depth.max(initial=0)),
-        )
+        with self._lock:
+            n_buckets, count = len(self._index), len(self)
+            bucket, _, _, depth = self._walk()
+            lengths = np.bincount(bucket, minlength=n_buckets)
+            hit_expected, miss_expected = chaining_theory(count, n_buckets)
+            return TableStatistics(
+                entries=count,
+                buckets=n_buckets,
+                load=count / n_buckets,
+                nbytes=self.nbytes,
+                overhead=self.nbytes / count - self._width - 8 if count else 0.0,
+                reseeds=self._reseeds,
+                hashed=self._hashed,
+                hit_probes=np.bincount(depth),
+                hit_mean=float(depth.mean()) if count else 0.0,
+                hit_mean_expected=hit_expected if count else 0.0,
+                miss_mean=float(lengths.mean()),
+                miss_mean_expected=miss_expected,
+                longest=int(depth.max(initial=0)),
+            )

@@ -1,24 +1,32 @@
-"""The entries of a table and the index over them: room, growth, seeds, and repair.
+"""The entries of a table and the index over them: room, growth, hashing, repair, threads.
 
-The dense rows are the truth, the index follows from them. After an exception that falls into a
-change, KeyboardInterrupt too, the index is built anew from the rows, without further memory: the
+The dense entries are the truth, the index follows from them. After an exception that falls into a
+change, KeyboardInterrupt too, the index is built anew from the entries, without further memory: the
 batch is then inserted or deleted entirely or not at all, save that values it has overwritten stay.
 Where even that is cut short, the next access does it first.
 
-When a search grows longer than chance explains, the index is built anew under another random seed.
+Hashing starts with the first 8 bytes of a digest. Where searches come across too many digests that
+agree in them, or one finds no place, all bytes are hashed; where that does not help, under another
+random seed.
+
+Threads: changes wait for one another. Searches never wait for each other; one beside which a change
+has begun is made once more when the change has ended.
 """
 
 import secrets
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashmem import kernels
 from hashmem.errors import CorruptStoreError, TableFullError
 from hashmem.kernels.reference.hashing import MAX_WIDTH, MIN_WIDTH, expand_keys
-from hashmem.tables.arguments import as_integer
+from hashmem.tables.arguments import as_integer, as_one
 from hashmem.tables.memory import Column
 
 __all__ = ["NO_LIMIT", "SMALLEST", "Change", "Digests", "Flags", "IndexedEntries", "Values"]
@@ -29,17 +37,25 @@ Flags = NDArray[np.bool_]  # (n,)
 
 SMALLEST = 8  # entries that every table has room for
 MOST_AHEAD = 8  # times the present size: how far a table grows at once for a batch under way
-TRIES = 3  # reseeds in a row that a table takes before it changes its mind about the cause
+TRIES = 3  # seeds in a row that a table takes before it changes its mind about the cause
+UNLIKELY = 64  # digests compared that were others, from which on that is no chance
 NO_LIMIT = 1 << 62
+
+
+def _no_lookup(digest: bytes) -> int | None:
+    raise BufferError("there is no lookup")
 
 
 class IndexedEntries(ABC):
     """Entries numbered from 0, each a digest and a value, and an index that leads to them."""
 
+    _kernels: ClassVar[str]  # what the names of the kind's kernels begin with
+    _header: ClassVar[int]  # bytes of an entry before its digest, the last 8 of them its value
     _max_load: ClassVar[float]
     _highest_load: ClassVar[float]
     _most_entries: ClassVar[int]
     _growth: ClassVar[int]  # times as many entries as now, for the next index
+    _index: NDArray[Any]
     _room: int  # entries the index takes before it must grow
 
     def __init__(
@@ -61,56 +77,26 @@ class IndexedEntries(ABC):
                 f"got {max_load!r}"
             )
         self._count = 0
-        self._unsettled = False  # whether the index may not lead to the rows
-        self._moves: tuple[Values, Values, int] | None = None  # sources, targets, count after them
+        self._hashed = MIN_WIDTH  # bytes of a digest
+        self._searched = self._mismatches = 0
         self._reseeds = self._strikes = 0
+        self._lock = threading.RLock()
+        self._version = 0  # changes begun
+        self._unsettled = False  # whether the index may not lead to the entries
+        self._moves: tuple[Values, Values, int] | None = None  # sources, targets, count after them
+        self._look: Callable[[bytes], int | None] = _no_lookup
+        self._close_look: Callable[[], None] | None = None
         self._reserved = as_integer("capacity", capacity, 0, self._most_entries)
         self._capacity = max(SMALLEST, self._reserved)
-        self._digests = Column(self._capacity, (self._width,), np.uint8)
-        self._make_columns(self._capacity)
+        stride = self._header + -(-self._width // 8) * 8
+        self._entries = Column(self._capacity, (stride,), np.uint8)
         self._make_index(self._capacity)
 
     # What differs between the kinds of tables.
 
     @abstractmethod
-    def _make_columns(self, capacity: int) -> None:
-        """Make what lies beside the digests."""
-
-    @property
-    @abstractmethod
-    def _columns(self) -> tuple[Column[Any], ...]:
-        """The digests and what lies beside them."""
-
-    @abstractmethod
     def _make_index(self, entries: int) -> None:
         """Replace the index by an empty one for up to `entries` entries; sets `_room`."""
-
-    @abstractmethod
-    def _empty_index(self) -> None:
-        """Make the index lead nowhere, in place."""
-
-    @abstractmethod
-    def _build(self) -> int:
-        """Fill the empty index with all entries. The longest probe, where building sees it."""
-
-    @abstractmethod
-    def _kernel_find(self, queries: Digests | bytes, out: Values, missing: int) -> None: ...
-
-    @abstractmethod
-    def _kernel_insert(
-        self, queries: Digests, given: Values, new: Flags, room: int, limit: int
-    ) -> tuple[int, int, int]: ...
-
-    @abstractmethod
-    def _kernel_intern(
-        self, queries: Digests, out: Values, new: Flags, room: int, limit: int, offset: int
-    ) -> tuple[int, int, int]: ...
-
-    @abstractmethod
-    def _kernel_delete(self, queries: Digests, out: Flags, holes: Values) -> int: ...
-
-    @abstractmethod
-    def _kernel_move(self, sources: Values, targets: Values) -> None: ...
 
     @abstractmethod
     def _check_index(self, hashes: NDArray[np.uint64]) -> None:
@@ -118,37 +104,90 @@ class IndexedEntries(ABC):
 
     @property
     @abstractmethod
-    def _index_nbytes(self) -> int: ...
+    def _limit(self) -> int:
+        """How far to look for a place, before the hash is to blame."""
+
+    # Entries and kernels.
 
     @property
-    @abstractmethod
-    def _expected_longest(self) -> int:
-        """The longest probe that chance explains, with room to spare."""
+    def _all_digests(self) -> Digests:
+        """The digests of all places (capacity, width), a view."""
+        return self._entries.rows[:, self._header : self._header + self._width]
 
     @property
-    @abstractmethod
     def _all_values(self) -> Values:
-        """The values of all places (capacity,), writable."""
+        """The values of all places (capacity,), a view."""
+        rows: Digests = self._entries.rows[:, self._header - 8 : self._header]
+        return rows.view(np.int64)[:, 0]
+
+    def _kernel(self, name: str, *arguments: object) -> Any:
+        """Call the kernel of this kind on this table."""
+        kernel = getattr(kernels.current, f"{self._kernels}_{name}")
+        return kernel(
+            self._index,
+            self._keys,
+            self._entries.rows,
+            self._width,
+            self._hashed,
+            self._count,
+            *arguments,
+        )
+
+    # Searches beside changes.
+
+    def _search(self, queries: Digests, out: Values, missing: int) -> None:
+        """Write to `out` the value of each of `queries`, or `missing`."""
+        version = self._version
+        if not self._unsettled:
+            try:
+                self._kernel("find", queries, out, missing)
+            except Exception:
+                if self._version == version:
+                    raise
+            if self._version == version:
+                return
+        with self._lock:
+            self._settle_if_needed()
+            self._kernel("find", queries, out, missing)
+
+    def _look_again(self, digest: bytes) -> int | None:
+        """Look one digest up where the lookup at hand did not serve, and leave one that does."""
+        digest = as_one(digest, self._width).tobytes()
+        with self._lock:
+            self._settle_if_needed()
+            if self._look is _no_lookup:
+                self._look, self._close_look = self._kernel("lookup")
+            return self._look(digest)
+
+    def _close_lookup(self) -> None:
+        # It holds the arrays in place, and reads them unasked.
+        close, self._close_look = self._close_look, None
+        self._look = _no_lookup
+        if close is not None:
+            close()
 
     # Exceptions.
 
     def _settle_if_needed(self) -> None:
         if self._unsettled:
-            self._settle()
+            with self._lock:
+                if self._unsettled:
+                    self._settle()
 
     def _settle(self) -> None:
         """Finish the moves that an exception cut short, and build the index anew, in place."""
-        for column in self._columns:
-            column.restore()
+        self._close_lookup()
+        self._entries.restore()
         if self._moves is not None:
             sources, targets, end = self._moves
-            for rows in (self._digests.rows, self._all_values):
-                rows[targets] = rows[sources]  # perhaps once more: no place is in both
+            rows = self._entries.rows
+            rows[targets] = rows[sources]  # perhaps once more: no place is in both
             self._count, self._moves = end, None
-        self._empty_index()
-        while self._build() > self._expected_longest:
-            self._strike()
-            self._empty_index()
+        self._index.fill(0)
+        while not self._build():
+            self._strikes = min(self._strikes, TRIES)  # of these there is no end
+            self._harden()
+            self._index.fill(0)
         self._unsettled = False
 
     # Size.
@@ -160,21 +199,21 @@ class IndexedEntries(ABC):
         `TableFullError` where there is no memory for it.
         """
         capacity = as_integer("capacity", capacity, 0, self._most_entries)
-        with Change(self):
+        with self._lock, Change(self):
             if capacity > self._capacity:
                 self._resize(capacity)
             if capacity > self._room:
                 self._rebuild(capacity)
-        self._reserved = max(self._reserved, capacity)
+            self._reserved = max(self._reserved, capacity)
 
     def compact(self) -> None:
         """Give back all memory that the present entries do not need, reserved or not. O(n)."""
-        with Change(self):
+        with self._lock, Change(self):
             self._trim()
 
     def clear(self) -> None:
         """Remove all entries and give their memory back."""
-        with Change(self):
+        with self._lock, Change(self):
             self._count = self._strikes = 0
             self._trim()
 
@@ -189,10 +228,6 @@ class IndexedEntries(ABC):
             raise TableFullError(
                 f"{type(self).__name__} holds at most {self._most_entries} entries"
             )
-        self._require(
-            self._count >= min(self._room, self._capacity),
-            "the index takes no entry, with room left",
-        )
         expected = min(expected, MOST_AHEAD * self._count + SMALLEST)
         if self._count >= self._capacity:
             self._resize(self._bounded(max(expected, _with_slack(self._count))))
@@ -218,33 +253,40 @@ class IndexedEntries(ABC):
                 self._rebuild(2 * kept + SMALLEST)
 
     def _resize(self, capacity: int) -> None:
-        self._capacity = min(self._capacity, capacity)  # what holds whichever column fails
-        for column in self._columns:
-            column.resize(capacity)
+        self._capacity = min(self._capacity, capacity)
+        self._entries.resize(capacity)
         self._capacity = capacity
+
+    # The index and its hash.
+
+    def _build(self) -> bool:
+        """Fill the empty index with all entries. Whether there was a place for each."""
+        return bool(self._kernel("build", self._limit) == self._count)
 
     def _rebuild(self, entries: int) -> None:
         """Build a new index for up to `entries` entries."""
         self._make_index(entries)
-        if self._build() > self._expected_longest:
-            self._reseed(entries)
+        if not self._build():
+            self._rehash(entries)
 
-    def _reseed(self, entries: int) -> None:
-        """Rebuild under a new seed, since a probe was too long, until none is.
+    def _rehash(self, entries: int) -> None:
+        """Build a new index under a better hash."""
+        self._harden()
+        # Once seeds have not helped, the load may be at fault.
+        self._rebuild(self._bounded(2 * entries) if self._strikes == TRIES + 1 else entries)
 
-        After `TRIES` in a row the load may be at fault, so the index doubles. After as many again
-        the hash must be: from then on any length is accepted, slow but right, until the next
-        growth.
+    def _harden(self) -> None:
+        """Hash better, since a digest found no place, or too many agree in the bytes hashed: all of
+        their bytes, then under another random seed.
+
+        Raises `TableFullError` where the hash must be broken: an index that looks any distance for
+        a place, in which nothing has a place yet.
         """
-        while True:
-            if self._strikes >= TRIES:
-                entries = self._bounded(2 * entries)
-            self._make_index(entries)  # first: where there is no memory for it, the seed stays
-            self._strike()
-            if self._build() <= self._expected_longest:
-                return
-
-    def _strike(self) -> None:
+        if self._hashed < self._width:
+            self._hashed = self._width
+            return
+        if self._strikes > 2 * TRIES:
+            raise TableFullError(f"digests find no place, under any seed, in {self!r}")
         self._strikes += 1
         self._reseeds += 1
         self._take_seed(secrets.randbits(128))
@@ -256,6 +298,10 @@ class IndexedEntries(ABC):
     @property
     def _accepts_any_length(self) -> bool:
         return self._strikes > 2 * TRIES
+
+    @property
+    def _meets_too_many_others(self) -> bool:
+        return self._hashed < self._width and self._mismatches > UNLIKELY + self._searched // 4
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
@@ -269,7 +315,9 @@ class IndexedEntries(ABC):
 
 
 class Change:
-    """Surrounds a change: whatever ends it early, the index leads to the rows again."""
+    """Surrounds a change: whatever ends it early, the index leads to the entries again.
+
+    The table's lock is held around it."""
 
     __slots__ = ("before", "table")
 
@@ -280,6 +328,8 @@ class Change:
         self.table._settle_if_needed()
         self.before = self.table._count
         self.table._unsettled = True
+        self.table._version += 1
+        self.table._close_lookup()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         table = self.table
@@ -290,5 +340,5 @@ class Change:
 
 
 def _with_slack(entries: int) -> int:
-    """Room for a sixteenth more: growing an entry array moves no bytes, so steps can be small."""
-    return entries + entries // 16 + SMALLEST
+    """Room for a little more: growing an entry array moves no bytes, so steps can be small."""
+    return entries + entries // 32 + SMALLEST

@@ -4,9 +4,13 @@ From `MAPPED` bytes on an array has its own anonymous mapping. Where the system 
 instead of bytes (Linux, mremap), growing such an array copies nothing and never needs old and new
 at once; elsewhere, and while somebody still holds a view of it, its rows are copied. Such views
 stay valid: they keep the memory they were made from.
+
+With HASHMEM_HUGE_PAGES=0 in the environment no huge pages are asked for: finds take longer, and a
+table that a process has only begun to fill takes less memory.
 """
 
 import mmap
+import os
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -46,9 +50,28 @@ def _map(size: int) -> mmap.mmap:
 
 def _advise(mapping: mmap.mmap) -> None:
     """Ask for huge pages: a random read then misses the cache, but seldom the TLB too."""
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    if _huge_pages():
         with suppress(OSError):  # a kernel built without them
             mapping.madvise(mmap.MADV_HUGEPAGE)
+
+
+def _huge_pages() -> bool:
+    return hasattr(mmap, "MADV_HUGEPAGE") and os.environ.get("HASHMEM_HUGE_PAGES") != "0"
+
+
+def advise_huge(array: Bytes) -> None:
+    """Ask for huge pages under an array in memory that Python allocated and nobody has touched."""
+    if not _huge_pages():
+        return
+    import ctypes  # takes longer to import than most calls take
+
+    first = -(-array.__array_interface__["data"][0] // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = array.__array_interface__["data"][0] + array.nbytes - first
+    if size >= HUGE_PAGE:
+        madvise = ctypes.CDLL(None).madvise
+        madvise(
+            ctypes.c_void_p(first), ctypes.c_size_t(size - size % mmap.PAGESIZE), mmap.MADV_HUGEPAGE
+        )
 
 
 def _whole_pages(size: int) -> int:

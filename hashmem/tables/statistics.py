@@ -1,14 +1,43 @@
 """Probe lengths of a table, measured and as theory has them.
 
-A probe is one bucket looked at (open addressing) or one node (chaining). Both theories hold for
-hashes that behave as random, and for tables that deletions have not thinned unevenly; a keyed hash
-that works shows measured means within a few percent of them, also on hostile digests.
+A probe is one bucket looked at (open addressing) or one entry (chaining).
+
+`hashmem.tables.theory` has the expected means, `hashmem.tables.fit` the histograms and the test
+that compares them; their functions are here under the same names.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hashmem.tables.fit import (
+    Fit,
+    chaining_histogram,
+    expected_occupancy,
+    expected_probe_histogram,
+    goodness_of_fit,
+    occupancy,
+    probe_histogram,
+    thinned,
+    two_choice_histogram,
+)
+from hashmem.tables.theory import chaining_theory, two_choice_theory
+
+__all__ = [
+    "Fit",
+    "TableStatistics",
+    "chaining_histogram",
+    "chaining_theory",
+    "expected_occupancy",
+    "expected_probe_histogram",
+    "goodness_of_fit",
+    "occupancy",
+    "probe_histogram",
+    "thinned",
+    "two_choice_histogram",
+    "two_choice_theory",
+]
 
 
 @dataclass(frozen=True)
@@ -20,7 +49,8 @@ class TableStatistics:
     load: float  # entries a slot (open addressing) or a bucket (chaining)
     nbytes: int
     overhead: float  # bytes an entry beyond its digest and its value
-    reseeds: int  # how often a probe left the expected range
+    reseeds: int  # how often the hash got another seed
+    hashed: int  # bytes of a digest that are hashed: 8, or its width
     hit_probes: NDArray[np.int64]  # [i]: entries found by exactly i probes
     hit_mean: float
     hit_mean_expected: float
@@ -30,37 +60,3 @@ class TableStatistics:
 
     def __getitem__(self, name: str) -> object:
         return getattr(self, name)
-
-
-def chaining_theory(entries: int, buckets: int) -> tuple[float, float]:
-    """Mean nodes touched by a hit and by a miss under separate chaining.
-
-    1 + (n - 1) / 2m and n / m (Knuth, The Art of Computer Programming, vol. 3, section 6.4).
-    """
-    return 1 + max(entries - 1, 0) / (2 * buckets), entries / buckets
-
-
-def open_addressing_theory(entries: int, buckets: int, slots: int) -> tuple[float, float]:
-    """Mean buckets touched by a hit and by a miss under double hashing with buckets of `slots`.
-
-    Larson, "Analysis of uniform hashing", Journal of the ACM 30 (1983): as many entries come to a
-    bucket, at home or passing by, as a Poisson variable X whose mean x solves E[min(X, slots)] =
-    entries / buckets. A hit touches x buckets / entries; a miss goes on with P(X > slots).
-    """
-    if not entries:
-        return 1.0, 1.0
-    stored = entries / buckets
-    low, high = stored, stored + 20.0 * slots
-    for _ in range(60):  # bisection, to the last bit
-        x = (low + high) / 2
-        below = _poisson(x, slots)
-        held = float(below @ np.arange(slots)) + slots * (1 - float(below.sum()))
-        low, high = (x, high) if held < stored else (low, x)
-    going_on = 1 - float(_poisson(x, slots + 1).sum())
-    return x / stored, 1 / (1 - going_on)
-
-
-def _poisson(mean: float, terms: int) -> NDArray[np.float64]:
-    """P(X = 0), …, P(X = terms - 1) of a Poisson variable."""
-    logs = np.log(mean) - np.log(np.arange(1, terms))
-    return np.asarray(np.exp(-mean + np.r_[0.0, np.cumsum(logs)]))
