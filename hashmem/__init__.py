@@ -22,17 +22,21 @@ if TYPE_CHECKING:
         TableFullError,
     )
     from hashmem.memory import Memory
+    from hashmem.skips import SkipIndex
     from hashmem.store import MemoryStore
-    from hashmem.tables import ChainingTable, OpenAddressingTable
+    from hashmem.tables import ChainingTable, DigestMultimap, FrozenTable, OpenAddressingTable
 
 __all__ = [
     "ChainingTable",
     "CorruptStoreError",
+    "DigestMultimap",
+    "FrozenTable",
     "HashMemError",
     "Memory",
     "MemoryStore",
     "OpenAddressingTable",
     "RecordNotFound",
+    "SkipIndex",
     "StoreClosedError",
     "StoreError",
     "StoreFormatError",
@@ -44,9 +48,12 @@ __all__ = [
 
 _HOME = {
     "ChainingTable": "hashmem.tables",
+    "DigestMultimap": "hashmem.tables",
+    "FrozenTable": "hashmem.tables",
     "Memory": "hashmem.memory",
     "MemoryStore": "hashmem.store",
     "OpenAddressingTable": "hashmem.tables",
+    "SkipIndex": "hashmem.skips",
     "digest": "hashmem.digests",
     "digest_many": "hashmem.digests",
 }

@@ -83,12 +83,13 @@ class Linking(Handle):
 
         Where a start is unknown or its chain ends earlier, the mask is False and the digest all
         zeros. 0 hops lead to the start itself. The digest at the end of a link may be one that is
-        not stored. Cost: see `hashmem.hops.hop`.
+        not stored. Cost: see `hashmem.hops.Links.hop`.
         """
         queries = as_digests(starts, self.width, "starts")
         with self._reading() as state:
             rows = state.table.find(queries)
-            ends = hops.hop(self._all_successors(state), rows, n)
+            self._all_successors(state)
+            ends = state.links.hop(rows, n)
             found = ends >= 0
             digests = np.zeros_like(queries)
             digests[found] = state.table.digests[ends[found]]
@@ -108,24 +109,82 @@ class Linking(Handle):
             return digests
 
     def neighbours(
-        self, starts: AnyDigests, depth: int = 1, relation: str | None = None
+        self,
+        starts: AnyDigests,
+        depth: int = 1,
+        relation: str | None = None,
+        *,
+        limit: int | None = None,
     ) -> Digests:
         """Return the digests that 1 to `depth` links lead to from any of `starts`, nearest first.
 
         Follows the edges of one `relation`, or without it all edges and successors. Each digest
-        comes once, the starts themselves not at all: uint8 (m, width). O(links), and afterwards
-        O(links visited) until links change.
+        comes once, the starts themselves not at all: uint8 (k, width). With a `limit` only so many:
+        the search is breadth-first and ends there (`hashmem.hops.neighbours`). Starts that are
+        unknown are passed over. O(links followed), and O(links · log) once links have changed.
+        Raises `ValueError` where `depth` or `limit` is negative.
         """
-        queries = as_digests(starts, self.width, "starts")
+        return self._around(starts, depth, relation, limit, back=False)
+
+    def parents(
+        self,
+        starts: AnyDigests,
+        depth: int = 1,
+        relation: str | None = None,
+        *,
+        limit: int | None = None,
+    ) -> Digests:
+        """Return the digests from which 1 to `depth` links lead to any of `starts`, nearest first.
+
+        As `neighbours`, the other way: uint8 (k, width). The reverse of the links is kept beside
+        them, 8 bytes a link and 8 a digest, until they change.
+        """
+        return self._around(starts, depth, relation, limit, back=True)
+
+    def shortest(
+        self,
+        start: bytes,
+        end: bytes,
+        relation: str | None = None,
+        *,
+        limit: int | None = None,
+    ) -> Digests:
+        """Return the digests of a shortest chain of links from `start` to `end`, both included.
+
+        uint8 (k, width): empty where there is none of at most `limit` links or one of the two is
+        unknown; one digest where both are the same. Follows the links that `neighbours` follows,
+        from both ends (`hashmem.hops.shortest`), and costs and raises what `parents` does.
+        """
+        query = as_digests(start, self.width, "start"), as_digests(end, self.width, "end")
         with self._reading() as state:
-            if relation is not None and relation not in state.relations:
-                number = len(state.relations)  # a relation that no edge has
-            else:
-                number = -1 if relation is None else state.relations.index(relation)
-            offsets, targets = state.links.csr(state.rows, None if number < 0 else number)
-            rows = hops.neighbours(offsets, targets, state.table.find(queries), depth)
+            first, last = (int(state.table.find(one)[0]) for one in query)
+            graph = self._graph(state, relation)
+            back = self._graph(state, relation, back=True)
+            rows = hops.shortest(*graph, first, last, reverse=back, limit=limit)
             digests: Digests = state.table.digests[rows]
             return digests
+
+    def _around(
+        self, starts: AnyDigests, depth: int, relation: str | None, limit: int | None, back: bool
+    ) -> Digests:
+        queries = as_digests(starts, self.width, "starts")
+        with self._reading() as state:
+            graph = self._graph(state, relation, back)
+            rows = hops.neighbours(*graph, state.table.find(queries), depth, limit)
+            digests: Digests = state.table.digests[rows]
+            return digests
+
+    def _graph(
+        self, state: State, relation: str | None, back: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The links of `relation`, or all of them, as offsets and targets."""
+        if relation is None:
+            number = None
+        elif relation in state.relations:
+            number = state.relations.index(relation)
+        else:
+            number = len(state.relations)  # what no edge has
+        return state.links.csr(state.rows, number, back)
 
     def _all_successors(self, state: State) -> NDArray[np.int64]:
         state.links.successors = hops.grown(state.links.successors, state.rows, -1)
