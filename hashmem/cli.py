@@ -5,7 +5,9 @@ import io
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hashmem._version import __version__
@@ -90,6 +92,15 @@ def _parser() -> argparse.ArgumentParser:
     hop.add_argument("start", help="a digest in hexadecimal, or the name of a file")
     hop.add_argument("--hops", type=int, default=1, help="how many (default: 1)")
     hop.add_argument("--trace", action="store_true", help="print every step on the way")
+
+    bench = command("bench", _bench, "Measure hash tables beside theory; writes CSV and plots.")
+    bench.add_argument("what", choices=["collisions"])
+    bench.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+    bench.add_argument(
+        "--size", choices=["quick", "standard", "full"], default="standard",
+        help="seconds, a minute, or the minutes and 2 GiB of the published figures",
+    )  # fmt: skip
+    bench.add_argument("--only", nargs="+", metavar="NAME", help="some of the experiments")
 
     on_store("verify", _verify, "Read everything back and check it.")
     on_store("stats", _stats, "Print counts and sizes.")
@@ -222,6 +233,24 @@ def _stats(options: argparse.Namespace) -> int:
     width = max(map(len, figures))
     lines = [f"{name.ljust(width)}  {_shown(value)}" for name, value in figures.items()]
     _print(options, figures, "\n".join(lines))
+    return DONE
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from hashmem.laboratory import collisions
+    from hashmem.laboratory.experiment import Sizes
+
+    sizes = {"quick": Sizes.quick(), "standard": Sizes(), "full": Sizes.full()}[options.size]
+    answer, lines = [], []
+    for found in collisions.run(sizes, options.only):
+        files = [str(path) for path in collisions.write(found, Path(options.out))]
+        answer.append({**found.as_dict(), "files": files})
+        lines += [found.title, textwrap.fill(found.reading, 100), f"→ {', '.join(files)}", ""]
+    if not collisions.has_plots():
+        print("hashmem bench: no plots without matplotlib: hashmem[plots] has it", file=sys.stderr)
+    path = Path(options.out) / "collisions.json"
+    path.write_text(json.dumps(answer, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _print(options, answer, "\n".join([*lines, f"All figures: {path}"]))
     return DONE
 
 
