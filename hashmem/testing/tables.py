@@ -7,137 +7,29 @@
 Every test gives the table digests that a poor hash would not spread, and compares it with a dict.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
-from numpy.typing import NDArray
+from hypothesis.stateful import run_state_machine_as_test
 
+from hashmem.errors import DigestExistsError
 from hashmem.tables import DigestTable
+from hashmem.testing.strategies import Digests, digest_pools
+from hashmem.testing.table_machine import TableMachine
 
-__all__ = ["TableContract", "TableMachine", "digest_pools"]
+__all__ = ["TableContract"]
 
-Digests = NDArray[np.uint8]  # (n, width)
-
-WIDTHS = st.sampled_from([8, 9, 12, 15, 16, 20, 31, 32, 33, 48, 63, 64])
-KINDS = ["random", "first bytes equal", "last bytes equal", "one byte differs", "counters"]
 BATCHES = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
-
-
-@st.composite
-def digest_pools(draw: st.DrawFn, width: int, size: int = 300) -> Digests:
-    """Draw `size` digests (size, width), not all distinct, of a kind that weak hashes stumble over.
-
-    The first is all zeros, the second all ones.
-    """
-    kind = draw(st.sampled_from(KINDS))
-    pool = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).integers(
-        0, 256, (size, width), dtype=np.uint8
-    )
-    if kind == "first bytes equal":
-        pool[:, : width - 3] = pool[0, : width - 3]
-    elif kind == "last bytes equal":
-        pool[:, 3:] = pool[0, 3:]
-    elif kind == "one byte differs":
-        differing = pool[:, 0].copy(), pool[:, 1] % width
-        pool[:] = pool[0]
-        pool[np.arange(size), differing[1]] = differing[0]
-    elif kind == "counters":
-        pool[:] = 0
-        pool[:, :2] = np.arange(size, dtype="<u2").view(np.uint8).reshape(-1, 2)
-    pool[0], pool[1] = 0, 255
-    return pool
+WIDTHS = st.sampled_from(TableMachine.widths)
 
 
 def _keys(digests: Digests) -> list[bytes]:
     return [row.tobytes() for row in digests]
-
-
-class TableMachine(RuleBasedStateMachine):
-    """Random batches on a table and on a dict; `make(width)` gives the table."""
-
-    make: Callable[[int], DigestTable]
-
-    @initialize(data=st.data(), width=WIDTHS)
-    def start(self, data: st.DataObject, width: int) -> None:
-        self.pool = data.draw(digest_pools(width))
-        self.table = type(self).make(width)
-        self.model: dict[bytes, int] = {}
-        self.steps = 0
-
-    batches = st.lists(st.integers(0, 299), max_size=120)
-
-    @rule(rows=batches, first=st.integers(-(2**63), 2**63 - 121))
-    def insert(self, rows: list[int], first: int) -> None:
-        digests, values = self.pool[rows], np.arange(first, first + len(rows), dtype=np.int64)
-        expected = []
-        for key, value in zip(_keys(digests), values.tolist(), strict=True):
-            expected.append(key not in self.model)
-            self.model[key] = value
-        assert self.table.insert(digests, values).tolist() == expected
-
-    @rule(rows=batches, first=st.integers(-1000, 1000))
-    def intern(self, rows: list[int], first: int) -> None:
-        digests, following, expected = self.pool[rows], first, []
-        for key in _keys(digests):
-            expected.append(key not in self.model)
-            if expected[-1]:
-                self.model[key], following = following, following + 1
-        values, new = self.table.intern(digests, first)
-        assert new.tolist() == expected
-        assert values.tolist() == [self.model[key] for key in _keys(digests)]
-
-    @rule(rows=batches)
-    def delete(self, rows: list[int]) -> None:
-        digests = self.pool[rows]
-        expected = [self.model.pop(key, None) is not None for key in _keys(digests)]
-        assert self.table.delete(digests).tolist() == expected
-
-    @rule(below=st.integers(0, 300))
-    def delete_many(self, below: int) -> None:
-        self.delete(list(range(below)))
-
-    @rule(row=st.integers(0, 299), value=st.integers(-(2**63), 2**63 - 1))
-    def set_one(self, row: int, value: int) -> None:
-        key = self.pool[row].tobytes()
-        self.table[key] = self.model[key] = value
-
-    @rule(rooms=st.integers(0, 2000))
-    def reserve(self, rooms: int) -> None:
-        self.table.reserve(rooms)
-
-    @rule()
-    def compact(self) -> None:
-        self.table.compact()
-
-    @rule()
-    def clear(self) -> None:
-        self.table.clear()
-        self.model.clear()
-
-    @invariant()
-    def agrees(self) -> None:
-        if not hasattr(self, "table"):
-            return
-        self.table.check()
-        assert len(self.table) == len(self.model)
-        keys = _keys(self.pool)
-        assert self.table.find(self.pool).tolist() == [self.model.get(key, -1) for key in keys]
-        assert self.table.contains(self.pool).tolist() == [key in self.model for key in keys]
-        entries = zip(_keys(self.table.digests), self.table.values_array.tolist(), strict=True)
-        assert dict(entries) == self.model
 
 
 class TableContract:
@@ -215,6 +107,53 @@ class TableContract:
         table[two] = 3
         with pytest.raises(RuntimeError, match="during iteration"):
             next(keys)
+
+    @BATCHES
+    @given(data=st.data(), width=WIDTHS, mode=st.sampled_from(["last", "first", "error"]))
+    def test_modes_say_which_value_stays(
+        self, data: st.DataObject, width: int, mode: Literal["last", "first", "error"]
+    ) -> None:
+        pool = data.draw(digest_pools(width, size=30))
+        table, model = self.make(width), dict[bytes, int]()
+        rows = st.lists(st.integers(0, len(pool) - 1), max_size=12)
+        for number, places in enumerate(data.draw(st.lists(rows, max_size=5))):
+            batch, values = pool[places], 100 * number + np.arange(len(places))
+            keys = _keys(batch)
+            news = [key not in model and key not in keys[:i] for i, key in enumerate(keys)]
+            if mode == "error" and not all(news):
+                with pytest.raises(DigestExistsError, match=f"position {news.index(False)}"):
+                    table.insert(batch, values, mode=mode)
+            else:
+                assert table.insert(batch, values, mode=mode).tolist() == news
+                for key, value in zip(keys, values.tolist(), strict=True):
+                    model[key] = model.get(key, value) if mode == "first" else value
+            assert dict(table.items()) == model
+        with pytest.raises(ValueError, match="mode"):
+            table.insert(pool[:1], [1], mode="none")  # type: ignore[arg-type] # is refused
+
+    def test_what_is_popped_is_gone(self) -> None:
+        table = self.make(8)
+        digests = np.arange(32, dtype=np.uint8).reshape(4, 8)
+        table.insert(digests[:3], [5, -1, 7])
+        values, removed = table.pop_many(digests[[0, 3, 1, 0]])
+        assert values.tolist() == [5, -1, -1, -1]
+        assert removed.tolist() == [True, False, True, False]
+        assert dict(table) == {digests[2].tobytes(): 7}
+        table.check()
+
+    def test_an_update_is_made_whole_or_not_at_all(self) -> None:
+        table, other = self.make(8), self.make(8)
+        other.update([(b"12345678", 1), (b"abcdefgh", 2), (b"12345678", 3)])
+        assert other == {b"12345678": 3, b"abcdefgh": 2}
+        table.update(other)
+        table.update({})
+        table.update()
+        for refused in ({b"87654321": 1, b"short": 2}, {b"87654321": 1, b"hgfedcba": 2**63}):
+            with pytest.raises(ValueError, match=r"8 bytes|position 1"):
+                table.update(refused)
+        assert table == other
+        assert list(table.values()) == [3, 2]
+        assert list(table.items()) == list(zip(table, table.values(), strict=True))
 
     def test_a_stored_minus_one_is_no_miss(self) -> None:
         table = self.make(8)
