@@ -27,61 +27,81 @@ def native() -> ModuleType:
     return _native
 
 
+HEADERS = {"open": 8, "chain": 16}  # bytes of an entry before its digest
+
+
 class State:
     """A table as kernels see it."""
 
-    def __init__(self, prefix: str, width: int, capacity: int, seed: int = 1) -> None:
-        self.prefix, self.width, self.count = prefix, width, 0
-        self.digests = np.zeros((capacity, width), np.uint8)
-        self.keys = expand_keys(seed)
+    def __init__(self, prefix: str, width: int, capacity: int, hashed: int = 8) -> None:
+        self.prefix, self.width, self.hashed, self.count = prefix, width, hashed, 0
+        self.header = HEADERS[prefix]
+        self.entries = np.zeros((capacity, self.header + -(-width // 8) * 8), np.uint8)
+        self.keys = expand_keys(1)
         if prefix == "open":
-            self.index = np.zeros((capacity // 9 | 1, 64), np.uint8)
-            self.payload = np.zeros(capacity, np.int64)
+            self.index = np.zeros((capacity // 9 + 1, 64), np.uint8)
         else:
             self.index = np.zeros(capacity // 2 + 1, np.uint64)
-            self.payload = np.zeros((capacity, 2), np.int64)
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.index, self.keys, self.entries, self.width, self.hashed, self.count
 
     def call(self, module: ModuleType, name: str, *rest: Any) -> Any:
-        table = (self.index, self.keys, self.digests, self.payload, self.width, self.count)
-        return getattr(module, f"{self.prefix}_{name}")(*table, *rest)
+        return getattr(module, f"{self.prefix}_{name}")(*self.arguments, *rest)
+
+    @property
+    def digests(self) -> np.ndarray:
+        return self.entries[:, self.header : self.header + self.width]
 
     @property
     def values(self) -> np.ndarray:
-        return self.payload if self.prefix == "open" else self.payload[:, 1]
+        return self.entries[:, self.header - 8 : self.header].view(np.int64)[:, 0]
 
 
-def insert(state: State, module: ModuleType, digests: np.ndarray, values: np.ndarray) -> Any:
+def insert(
+    state: State, module: ModuleType, digests: np.ndarray, values: np.ndarray, keep: bool = False
+) -> Any:
     new = np.zeros(len(digests), bool)
-    room = len(state.digests)
-    done, state.count, longest = state.call(module, "insert", room, LIMIT, digests, values, new)
-    return done, longest, new.tolist()
+    room = len(state.entries)
+    answer = state.call(module, "insert", room, LIMIT, digests, values, new, keep)
+    done, state.count, _ = answer
+    return done, new[:done].tolist()
+
+
+def short(answers: list[Any], n: int) -> bool:
+    """Whether a kernel came to a digest without a place."""
+    return any(isinstance(a, tuple) and isinstance(a[0], int) and a[0] < n for a in answers)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @settings(max_examples=40, deadline=None)
-@given(data=st.data(), width=st.integers(8, 64))
+@given(data=st.data(), width=st.integers(8, 64), whole=st.booleans())
 def test_native_answers_as_reference_does(
-    native: ModuleType, prefix: str, data: st.DataObject, width: int
+    native: ModuleType, prefix: str, data: st.DataObject, width: int, whole: bool
 ) -> None:
     pool = data.draw(digest_pools(width, size=200))
-    states = State(prefix, width, 400), State(prefix, width, 400)
+    hashed = width if whole else 8
+    states = State(prefix, width, 400, hashed), State(prefix, width, 400, hashed)
     modules = native, reference
     rows = st.lists(st.integers(0, 199), max_size=150)
     for _ in range(data.draw(st.integers(1, 6))):
         batch = pool[data.draw(rows)]
         n = len(batch)
-        operation = data.draw(st.sampled_from(["insert", "intern", "delete", "move", "build"]))
+        operation = data.draw(
+            st.sampled_from(["insert", "keep", "intern", "delete", "move", "build"])
+        )
         answers = []
         for state, module in zip(states, modules, strict=True):
             new, out = np.zeros(n, bool), np.zeros(n, np.int64)
-            if operation == "insert":
-                answers.append(insert(state, module, batch, np.arange(n)))
+            if operation in ("insert", "keep"):
+                answers.append(insert(state, module, batch, np.arange(n), operation == "keep"))
             elif operation == "intern":
                 room = min(400, state.count + 20)
-                done, state.count, longest = state.call(
+                done, state.count, _ = state.call(
                     module, "intern", room, LIMIT, batch, out, new, 1000
                 )
-                answers.append((done, longest, new[:done].tolist(), out[:done].tolist()))
+                answers.append((done, new[:done].tolist(), out[:done].tolist()))
             elif operation == "delete":
                 holes = np.zeros(n, np.int64)
                 removed = state.call(module, "delete", batch, new, holes)
@@ -93,8 +113,7 @@ def test_native_answers_as_reference_does(
                 answers.append((new.tolist(), gone.tolist()))
             elif operation == "build":
                 state.index[:] = 0
-                limit = [LIMIT] if prefix == "open" else []
-                answers.append(state.call(module, "build", *limit))
+                answers.append(state.call(module, "build", LIMIT))
             else:  # one entry to a place that was never used, and back
                 if not state.count or state.count == 400:
                     continue
@@ -103,14 +122,18 @@ def test_native_answers_as_reference_does(
                 state.call(module, "move", back, there)
                 state.call(module, "move", there, back)
                 state.count -= 1
-        assert len(answers) < 2 or answers[0] == answers[1]
+        if len(answers) == 2 and answers[0] != answers[1]:
+            # Digests with one hash: what is where decides how many of them find a place.
+            assert prefix == "open"
+            assert short(answers, n)
+            return
         first, second = states
         assert first.count == second.count
         assert np.array_equal(first.digests[: first.count], second.digests[: first.count])
         assert np.array_equal(first.values[: first.count], second.values[: first.count])
         if prefix == "chain":
             assert np.array_equal(first.index, second.index)
-            assert np.array_equal(first.payload[: first.count], second.payload[: first.count])
+            assert np.array_equal(first.entries[: first.count], second.entries[: first.count])
         for state in states:  # either searches what the other has built
             found = []
             for module in modules:
@@ -136,12 +159,11 @@ def test_entry_indexes_beyond_32_bits(prefix: str, module_name: str) -> None:
             pytest.skip(f"no address space of {size >> 30} GiB here: {error}")
 
     state = State(prefix, 8, 2000)
-    state.digests = sparse(capacity * 8).reshape(capacity, 8)
-    payload = sparse(capacity * 8 * (1 if prefix == "open" else 2)).view(np.int64)
-    state.payload = payload if prefix == "open" else payload.reshape(capacity, 2)
+    stride = state.header + 8
+    state.entries = sparse(capacity * stride).reshape(capacity, stride)
     state.count = start
     digests = np.random.default_rng(2).integers(0, 256, (900, 8), dtype=np.uint8)
-    done, _, new = insert(state, module, digests, np.arange(900))
+    done, new = insert(state, module, digests, np.arange(900))
     assert (done, state.count, all(new)) == (900, start + 900, True)
     out = np.zeros(900, np.int64)
     for searching in (reference, module):
@@ -161,19 +183,19 @@ def test_sizes_that_lie(native: ModuleType, prefix: str) -> None:
     width, n = 16, 10
     batch = np.arange(n * width, dtype=np.uint8).reshape(n, width)
     out, flags = np.zeros(n, np.int64), np.zeros(n, bool)
-    limit = [LIMIT] if prefix == "open" else []
     calls: dict[str, list[Any]] = {
         "find": [batch, out, -1],
-        "insert": [50, LIMIT, batch, out, flags],
+        "insert": [50, LIMIT, batch, out, flags, False],
         "intern": [50, LIMIT, batch, out, flags, 0],
         "delete": [batch, flags, out],
-        "build": limit,
-        "move": [out[:2], out[:2]],
+        "build": [LIMIT],
+        "move": [out[:2], out[2:4]],
+        "lookup": [],
     }
 
     def arguments(name: str) -> list[Any]:
         s = State(prefix, width, 50)
-        return [s.index, s.keys, s.digests, s.payload, width, 0, *calls[name]]
+        return [*s.arguments, *calls[name]]
 
     for name in calls:
         kernel = getattr(native, f"{prefix}_{name}")
@@ -186,12 +208,13 @@ def test_sizes_that_lie(native: ModuleType, prefix: str) -> None:
             lying[place] = lying[place][part]
             with pytest.raises(ValueError):
                 kernel(*lying)
-        for place, value in ((4, 7), (4, 65), (4, -1), (5, 51), (5, -1), (5, 2**62)):
+        wrong = ((3, 7), (3, 65), (3, -1), (4, 7), (4, 12), (5, 51), (5, -1), (5, 2**62))
+        for place, value in wrong:
             lying = arguments(name)
             lying[place] = value
             with pytest.raises(ValueError):
                 kernel(*lying)
-        for place in (4, 5):
+        for place in (3, 4, 5):
             lying = arguments(name)
             lying[place] = "10"
             with pytest.raises(TypeError):
@@ -203,7 +226,7 @@ def test_sizes_that_lie(native: ModuleType, prefix: str) -> None:
             lying[place] = argument[:-1]
             with pytest.raises(ValueError):
                 kernel(*lying)
-        if name != "find":
+        if name not in ("find", "lookup"):
             lying = arguments(name)
             lying[0] = lying[0].tobytes()
             with pytest.raises((BufferError, TypeError)):
@@ -223,10 +246,14 @@ def test_a_damaged_index_is_never_followed_out_of_bounds(native: ModuleType) -> 
                 .view(state.index.dtype)
                 .reshape(state.index.shape)
             )
+            state.entries[:] = rng.integers(0, 256, state.entries.shape, np.uint8)
             state.digests[:] = batch[:100]
             out, flags = np.zeros(500, np.int64), np.zeros(500, bool)
             state.call(native, "find", batch, out, -1)
-            state.call(native, "insert", 90, LIMIT, batch, out, flags)
+            look, _ = state.call(native, "lookup")
+            assert all(isinstance(look(row.tobytes()), int | None) for row in batch)
+            del look, _
+            state.call(native, "insert", 90, LIMIT, batch, out, flags, False)
             state.call(native, "delete", batch, flags, out)
             state.call(native, "move", rng.integers(-5, 200, 50), rng.integers(-5, 200, 50))
 
@@ -266,20 +293,55 @@ def test_every_byte_of_a_digest_reaches_every_part_of_the_hash() -> None:
             assert (abs(bits - 0.5) < 0.07).all()  # over six standard deviations
 
 
-def test_a_dangling_link_never_becomes_a_circle():
+@pytest.mark.parametrize("module_name", kernels.available)
+def test_a_dangling_link_never_becomes_a_circle(module_name: str) -> None:
     """A head that names the entry to come: a search for the next must not walk it for ever."""
-    for module in [getattr(kernels, "_native", None), reference]:
-        if module is None:
-            continue
-        heads = np.array([1], np.uint64)
-        nodes, digests = np.zeros((4, 2), np.int64), np.zeros((4, 8), np.uint8)
-        batch = np.arange(16, dtype=np.uint8).reshape(2, 8)
-        new = np.zeros(2, np.bool_)
-        keys = np.ones(34, np.uint64)
-        answer = module.chain_insert(
-            heads, keys, digests, nodes, 8, 0, 4, 64, batch, np.array([5, 6]), new
-        )
-        assert answer[:2] == (2, 2)
-        out = np.zeros(2, np.int64)
-        module.chain_find(heads, keys, digests, nodes, 8, 2, batch, out, -1)
-        assert out.tolist() == [5, 6]
+    module = getattr(kernels, "_native") if module_name == "native" else reference  # noqa: B009
+    state = State("chain", 8, 4)
+    state.index = np.array([1], np.uint64)
+    batch = np.arange(16, dtype=np.uint8).reshape(2, 8)
+    assert insert(state, module, batch, np.array([5, 6])) == (2, [True, True])
+    out = np.zeros(2, np.int64)
+    state.call(module, "find", batch, out, -1)
+    assert out.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("module_name", kernels.available)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_lookup_answers_until_it_is_closed(prefix: str, module_name: str) -> None:
+    module = getattr(kernels, "_native") if module_name == "native" else reference  # noqa: B009
+    state = State(prefix, 8, 40)
+    batch = np.random.default_rng(1).integers(0, 256, (30, 8), dtype=np.uint8)
+    insert(state, module, batch[:20], np.arange(20) - 1)
+    look, close = state.call(module, "lookup")
+    assert [look(row.tobytes()) for row in batch] == [*range(-1, 19)] + [None] * 10
+    with pytest.raises(ValueError, match="8 bytes"):
+        look(b"short")
+    for wrong in ("12345678", bytearray(8), None):
+        with pytest.raises(TypeError):
+            look(wrong)
+    close()
+    close()
+    with pytest.raises(BufferError, match="closed"):
+        look(batch[0].tobytes())
+
+
+@pytest.mark.parametrize("module_name", kernels.available)
+def test_entries_give_way_until_every_slot_is_taken(module_name: str) -> None:
+    """Both kernels fill buckets nearly to the last slot, and take nothing half."""
+    module = getattr(kernels, "_native") if module_name == "native" else reference  # noqa: B009
+    for buckets in (1, 2, 3, 17, 300):
+        n = 12 * buckets
+        state = State("open", 8, n)
+        state.index = np.zeros((buckets, 64), np.uint8)
+        batch = np.random.default_rng(buckets).integers(0, 256, (n, 8), np.uint8)
+        new, values = np.zeros(n, bool), np.arange(n)
+        done, state.count, _ = state.call(module, "insert", n, 2048, batch, values, new, False)
+        assert done == state.count >= 0.94 * n
+        assert np.count_nonzero(state.index[:, :12]) == done
+        out = np.zeros(n, np.int64)
+        state.call(module, "find", batch, out, -1)
+        assert out.tolist() == [*range(done)] + [-1] * (n - done)
+        holes = np.zeros(done, np.int64)
+        assert state.call(module, "delete", batch[:done], new[:done], holes) == done
+        assert not state.index.any()

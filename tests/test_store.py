@@ -121,6 +121,7 @@ def test_a_wrong_digest_is_an_error_everywhere(store, wrong):
     for call in [
         store.get, store.get_many, store.contains, store.delete, store.metadata, store.unlink,
         lambda d: store[d], lambda d: store.hop(d, 1), store.trace, store.neighbours,
+        store.parents, lambda d: store.shortest(d, digest), lambda d: store.shortest(digest, d),
         lambda d: store.link(d, digest), lambda d: store.link(digest, d),
         lambda d: store.add_link(digest, d), lambda d: store.set_metadata(d, [None]),
         lambda d: store.write_column("x", d, np.zeros((1, 1))),
@@ -178,7 +179,10 @@ def test_columns_of_another_shape_or_type_are_refused(store, backend):
 def test_limits(store):
     digest = store.put(b"a")
     for call in [lambda: store.hop(digest, -1), lambda: store.trace(digest, -1),
-                 lambda: store.neighbours(digest, -1)]:  # fmt: skip
+                 lambda: store.neighbours(digest, -1), lambda: store.parents(digest, -1),
+                 lambda: store.neighbours(digest, limit=-1),
+                 lambda: store.parents(digest, limit=-1),
+                 lambda: store.shortest(digest, digest, limit=-1)]:  # fmt: skip
         with pytest.raises(ValueError, match="0 or more"):
             call()
     ends, found = store.hop(np.empty((0, 32), np.uint8), 10**30)

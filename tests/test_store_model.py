@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -291,6 +292,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- reading ------------------------------------------------------------------------------
 
+    def places(self, digests):
+        return [self.digests.index(bytes(digest)) for digest in digests]
+
     @rule(which=handle)
     def read_without_refresh(self, which):
         """Sees the last commit known or a newer one, and never one record under another's name."""
@@ -320,11 +324,26 @@ class StoreMachine(RuleBasedStateMachine):
             assert bytes(end) == (self.digests[expected] if there else bytes(len(end)))
             trace = [bytes(digest) for digest in h.store.trace(self.digests[i], n)]
             assert trace == [self.digests[j] for j in first_visits(chain, n)]
-            reached = [self.digests.index(bytes(d)) for d in
-                       h.store.neighbours(self.digests[i], n, relation)]  # fmt: skip
-            distances = spread(view.targets(relation), i, n)
-            assert sorted(reached) == sorted(distances)
-            assert sorted(reached, key=distances.__getitem__) == reached
+            targets = view.targets(relation)
+            for search, edges in (
+                (h.store.neighbours, targets),
+                (h.store.parents, turned(targets)),
+            ):
+                distances = spread(edges, i, n)
+                reached = self.places(search(self.digests[i], n, relation))
+                assert sorted(reached) == sorted(distances)
+                assert sorted(reached, key=distances.__getitem__) == reached
+                few = self.places(search(self.digests[i], n, relation, limit=2))
+                assert [distances[j] for j in few] == sorted(distances.values())[:2]
+                assert len(set(few)) == len(few)
+            distances = {i: 0, **spread(targets, i, n)}
+            for j in known:
+                way = self.places(
+                    h.store.shortest(self.digests[i], self.digests[j], relation, limit=n)
+                )
+                assert len(way) == distances.get(j, -1) + 1
+                assert not way or (way[0], way[-1]) == (i, j)
+                assert all(b in targets[a] for a, b in pairwise(way))
 
     @rule(which=handle)
     def check(self, which):
@@ -389,6 +408,15 @@ def first_visits(chain: Callable[[int], int | None], limit: int) -> list[int]:
             break
         seen.append(at)
     return seen
+
+
+def turned(targets: dict[int, set[int]]) -> dict[int, set[int]]:
+    """The same edges, each the other way."""
+    found: dict[int, set[int]] = {}
+    for source, its in targets.items():
+        for target in its:
+            found.setdefault(target, set()).add(source)
+    return found
 
 
 def spread(targets: dict[int, set[int]], start: int, depth: int) -> dict[int, int]:
