@@ -10,7 +10,10 @@ import sys
 
 from bench import harness
 
-NAMES = ("memory_limit", "imports", "tables", "store", "hops", "demo", "retrieval")
+NAMES = (
+    "memory_limit", "imports", "digests", "tables", "tables_large", "frozen", "store", "hops",
+    "skips", "graphs", "demo", "retrieval", "collisions",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -8,6 +8,11 @@ digests in, digests out.
 - **lmdb**: digest → digest, one `get` a hop within one transaction, the file in memory.
 
 These two run on as few starts as keep them within two million hops; hashmem runs on all.
+
+Then a million chains of six hops over ten million records, again in random order. *Memory alone*:
+a C loop that follows as many links between rows, six reads a chain that wait for one another, with
+as many chains side by side as is fastest. *Rows*: `hashmem.hops.hop`, which does the same; a store
+finds each start's row first, and gives the digest at the end, from ten million of 32 bytes.
 """
 
 import itertools
@@ -20,10 +25,11 @@ import lmdb
 import numpy as np
 
 import hashmem
-from bench import harness
+from bench import harness, limits
 from bench.harness import Result, Timed
 from bench.store_rivals import MAP
 from bench.table_rivals import as_bytes
+from hashmem import hops as row_hops
 from hashmem import kernels
 
 RECORDS = 1_000_000
@@ -31,9 +37,11 @@ STARTS = 20_000
 HOPS = (1, 6, 100, 10_000)
 MOST = 2_000_000  # hops that the step-by-step rivals take in one sample
 ROUNDS = 5
+MANY_RECORDS, MANY_STARTS, MANY_HOPS = 10_000_000, 1_000_000, 6
 QUICK_RECORDS, QUICK_STARTS, QUICK_HOPS, QUICK_ROUNDS = 2000, 50, (1, 100), 2
 
 OURS = "hashmem MemoryStore, "  # and the kernels' name
+ROWS, DICT, ALONE = "hashmem.hops.hop, rows", "dict, one lookup a hop", "memory alone"
 LINK = "link (ns a link)"
 Walk = Callable[[np.ndarray, int], Timed]  # starts uint8 (m, width), hops → the call to time
 
@@ -78,7 +86,7 @@ def contestants(
     transaction.cursor().putmulti(sorted(pairs.items()))
     return {
         **{OURS + kernel: walk_store(store, kernel) for kernel in kernels.available},
-        "dict, one lookup a hop": walk_map(pairs.get),
+        DICT: walk_map(pairs.get),
         "lmdb, one get a hop": walk_map(transaction.get),
     }
 
@@ -116,6 +124,52 @@ def _race(result: Result, quick: bool, transaction: lmdb.Transaction) -> None:
                 result.add(table, label, name, kind, per_start)
 
 
+def _race_many(result: Result, quick: bool) -> None:
+    """Walk many short chains over many records, beside the reads that this takes at least."""
+    records, amount, rounds = (
+        (QUICK_RECORDS, QUICK_STARTS, QUICK_ROUNDS)
+        if quick
+        else (MANY_RECORDS, MANY_STARTS, ROUNDS)
+    )
+    kernels.select(kernels.available[0])
+    table = f"{amount:,} chains of {MANY_HOPS} hops over {records:,} records".replace(",", " ")
+    store, digests = chain(records)
+    with store:
+        store.link_many(digests[:-1], digests[1:])
+        pairs = dict(itertools.pairwise(as_bytes(digests)))
+        random = np.random.default_rng(harness.SEED)
+        rows = random.permutation(records)  # of the chain's records in its order, as the store's
+        successors = np.full(records, -1)
+        successors[rows[:-1]] = rows[1:]
+        at = random.integers(0, records - MANY_HOPS, amount)
+        starts, start_rows = digests[at], rows[at]
+        few = starts[: MOST // MANY_HOPS]
+        ours = OURS + kernels.active
+        calls: dict[str, Callable[[], Timed]] = {
+            ours: lambda: walk_store(store, kernels.available[0])(starts, MANY_HOPS),
+            ROWS: lambda: partial(row_hops.hop, successors, start_rows, MANY_HOPS),
+            DICT: lambda: walk_map(pairs.get)(few, MANY_HOPS),
+        }
+        try:
+            alone = limits.chains(successors, start_rows, MANY_HOPS)
+            calls[ALONE] = lambda: alone
+        except ImportError as error:
+            result.left_out[ALONE] = str(error)
+        found = harness.race(
+            {name: lambda _, make=make: make() for name, make in calls.items()}, rounds
+        )
+    kinds = {DICT: "rival", ALONE: "floor"}
+    for name, samples in found.items():
+        count = len(few) if name == DICT else amount
+        per_start = [1e9 * s / count for s in samples]
+        result.add(table, "6 hops (ns a start)", name, kinds.get(name, "ours"), per_start)
+    cell = partial(result.samples, table, "6 hops (ns a start)")
+    for name, what in ((ROWS, "rows"), (ours, "digests")):
+        asked = f"{table}, {what}"
+        result.ratio(f"{asked}: to memory alone", cell(name), cell(ALONE), 2)
+        result.ratio(f"{asked}: faster than a dict loop", cell(DICT), cell(name), 20, at_least=True)
+
+
 def run(quick: bool = False, folder: Path | None = None) -> Result:
     """Race the walks over one chain; LMDB's file lies in a temporary folder inside `folder`."""
     result = Result("hops", __doc__)
@@ -127,6 +181,7 @@ def run(quick: bool = False, folder: Path | None = None) -> Result:
             environment.begin(write=True) as transaction,
         ):
             _race(result, quick, transaction)
+        _race_many(result, quick)
     finally:
         kernels.select(before)
     return result

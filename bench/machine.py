@@ -9,6 +9,8 @@ import platform
 import time
 from pathlib import Path
 
+from bench.compiled import compiler_version
+
 HERE = Path(__file__).resolve().parent
 LIBRARIES = (
     "hashmem",
@@ -18,8 +20,17 @@ LIBRARIES = (
     "hirola",
     "cykhash",
     "pandas",
+    "borghash",
+    "numba",
+    "polars",
+    "pyarrow",
+    "libboost-headers",
+    "nanobind",
     "diskcache",
     "rocksdict",
+    "pure-cdb",
+    "marisa-trie",
+    "bbhash",
 )
 
 
@@ -77,6 +88,7 @@ def machine(folder: Path = HERE) -> dict[str, str]:
         "disk": _disk(folder),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "compiler": compiler_version(),
         "libraries": ", ".join(versions),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }

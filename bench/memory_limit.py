@@ -5,6 +5,11 @@ the disk confirms. Each sample is 4 Mi reads at uniformly random places. *Overla
 do not depend on what was read, so the core keeps several reads in flight. *One in flight*: each
 address is made from the value read before. A small C program, built on the spot, reads with and
 without huge pages; NumPy reads with what the system gives it.
+
+*Searches* read, for 2^20 random queries, the lines that a search in a table would: of an index and
+of the entries behind it, as large as those of so many entries in open addressing. Lines that depend
+on each other are prefetched as soon as they are known, with as many queries in flight as is fastest
+(`bench/limits.c`); other benches hold tables against these reads.
 """
 
 import os
@@ -17,6 +22,7 @@ import numpy as np
 
 from bench import harness
 from bench.harness import Result
+from bench.limits import Arrays
 
 SIZES = (80_000_000, 250_000_000, 1_000_000_000)  # bytes
 SAMPLES = 7
@@ -33,6 +39,10 @@ MODES = {  # mode of memory_limit.c → what it reads
 }
 READING = "Random reads of memory (ns each)"
 STREAMING = "Sequential reads of memory (ns per 64 bytes)"
+SEARCHING = "Searches of memory (ns each)"
+SEARCHED = 1 << 20  # searches per sample
+ENTRIES, QUICK_ENTRIES = (1_000_000, 10_000_000), (1000,)
+INDEX_BYTES = 64 / 12 / 0.8  # an entry: buckets of twelve, four fifths full
 SYNCING = "Making writes durable (ms)"
 
 
@@ -95,6 +105,26 @@ def _in_numpy(result: Result, size: int, samples: int) -> None:
     result.add(STREAMING, _size(size), "NumPy sum", "floor", found)
 
 
+def _searches(result: Result, entries: int, samples: int) -> None:
+    """Read one, two and three lines of an index, and entries after buckets."""
+    random = np.random.default_rng(harness.SEED)
+    column = f"{entries:,} entries".replace(",", " ")
+    for huge in (True, False):
+        pages = "huge pages" if huge else "small pages"
+        for width in (8, 16, 32):
+            stride = 8 + width
+            arrays = Arrays(int(entries * INDEX_BYTES), entries, stride, huge)
+            shapes = {f"a line, then an entry of {stride} bytes": (1, 1, 1)}
+            if width == 8:
+                shapes |= {f"lines, independent: {n}": (n, 1, 0) for n in (1, 2, 3)}
+            for what, (times, lines, entry) in shapes.items():
+                picks = random.integers(0, entries, times * SEARCHED)
+                found = harness.measure(arrays.touch(picks, lines, entry), samples)
+                per_search = [1e9 * s / SEARCHED for s in found]
+                result.add(SEARCHING, column, f"C, {pages}: {what}", "floor", per_search)
+            arrays.close()
+
+
 def _syncs(result: Result, folder: Path, samples: int) -> None:
     blob = os.urandom(COMMIT)
     path = folder / "synced"
@@ -121,6 +151,8 @@ def run(quick: bool = False, folder: Path | None = None) -> Result:
             result.left_out["C"] = "no C compiler"
         else:
             _in_c(result, program, sizes, samples)
+            for entries in QUICK_ENTRIES if quick else ENTRIES:
+                _searches(result, entries, samples)
         for size in sizes:
             _in_numpy(result, size, samples)
         _syncs(result, Path(temporary), samples)

@@ -16,8 +16,13 @@ from bench.harness import RESULTS, ROOT, per_round, summary
 PAGE = ROOT / "docs" / "benchmarks.md"
 ORDER = (
     "tables",
+    "tables_large",
+    "digests",
+    "frozen",
     "store",
     "hops",
+    "skips",
+    "graphs",
     "imports",
     "demo",
     "memory_limit",

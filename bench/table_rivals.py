@@ -1,5 +1,7 @@
 """What the table bench compares: hashmem's tables, dict, hirola, cykhash and pandas, one contract.
 
+More of them are in `bench.table_peers`, and hash maps of C++ in `bench.yardsticks`.
+
 Digests come as uint8 (n, width); each contestant turns them, untimed, into the form it likes best.
 Why each is run as it is stands at the top of `bench.tables`.
 """
@@ -12,12 +14,13 @@ from typing import Any
 import numpy as np
 
 import hashmem
-from bench.harness import Timed
+from bench.harness import SEED, Timed
 from hashmem import kernels
 
 INSERTS = 16  # batches from an empty table to a full one
 HIROLA_GROWTH = (2 / 3, 8)  # full to this share, grow by this factor
 BASELINE = "hashmem OpenAddressingTable, native"
+CHAINING = "hashmem ChainingTable, native"
 REFERENCE = "hashmem OpenAddressingTable, reference"
 
 
@@ -27,6 +30,14 @@ def digests_of(start: int, count: int, width: int) -> np.ndarray:
     joined = b"".join(sha256(i.to_bytes(8, "little")).digest() for i in range(start, start + count))
     full = np.frombuffer(joined, dtype=np.uint8).reshape(count, 32)
     return np.ascontiguousarray(full[:, :width])
+
+
+def random_digests(seed: int, count: int, width: int) -> np.ndarray:
+    """Return digests that no other seed gives → uint8 (count, width). Random bytes are all that a
+    table sees of a digest, and are made in less time."""
+    random = np.random.default_rng([SEED, seed])
+    words = random.integers(0, 1 << 64, (count, width // 8), np.uint64)
+    return words.view(np.uint8)
 
 
 def as_bytes(digests: np.ndarray) -> list[bytes]:
@@ -55,8 +66,10 @@ class Contestant:
 
     name: str
     kind = "rival"
+    can_insert = True  # keeps a table; otherwise each find makes one
     can_delete = True
     loops = False  # takes one key at a time, however many calls are asked for
+    slow = False  # so that fewer rounds must do where there are many keys
     table: Any = None
 
     def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
@@ -68,6 +81,10 @@ class Contestant:
     def delete(self, digests: np.ndarray) -> Timed:
         raise NotImplementedError
 
+    def numbers(self, found: Any) -> list[int]:
+        """What a find gave, as values, -1 for a miss."""
+        return list(found)
+
 
 class Ours(Contestant):
     kind = "ours"
@@ -76,6 +93,7 @@ class Ours(Contestant):
         kernels.select(kernel)  # ImportError where the compiled ones are missing
         self.table_class, self.kernel = table_class, kernel
         self.name = f"hashmem {table_class.__name__}, {kernel}"
+        self.slow = kernel == "reference"
 
     def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
         kernels.select(self.kernel)
@@ -123,7 +141,7 @@ class DictLoop(Contestant):
 
 class DictFromArrays(Contestant):
     name = "dict, arrays in and out"
-    loops = True
+    loops = slow = True
 
     def insert(self, digests: np.ndarray, calls: int = INSERTS) -> Timed:
         self.table, parts = None, batches(digests, calls)
@@ -232,7 +250,7 @@ class Pandas(Contestant):
 
 MAKERS: dict[str, Callable[[], Contestant]] = {
     BASELINE: lambda: Ours(hashmem.OpenAddressingTable, "native"),
-    "hashmem ChainingTable, native": lambda: Ours(hashmem.ChainingTable, "native"),
+    CHAINING: lambda: Ours(hashmem.ChainingTable, "native"),
     REFERENCE: lambda: Ours(hashmem.OpenAddressingTable, "reference"),
     "hashmem ChainingTable, reference": lambda: Ours(hashmem.ChainingTable, "reference"),
     DictLoop.name: DictLoop,
