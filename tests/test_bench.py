@@ -142,6 +142,8 @@ def test_tables(tables_result):
 @pytest.mark.skipif("native" not in kernels.available, reason="they are about compiled kernels")
 def test_tables_give_a_figure_for_each_target(tables_result):
     said = [headline.what for headline in tables_result.headlines]
+    ran = {row.contestant for row in tables_result.rows}
+    peers = set(table_race.SWIFT) - {*table_race.OURS, table_rivals.DictLoop.name}
     for name in table_headlines.SHORT.values():
         for what in (
             "find, hits: {} to memory alone",
@@ -157,6 +159,8 @@ def test_tables_give_a_figure_for_each_target(tables_result):
         ):
             if "memory alone" in what and "memory alone" in str(tables_result.left_out):
                 continue  # no C compiler
+            if "fastest peer" in what and ran.isdisjoint(peers):
+                continue  # none is installed
             assert any(line.startswith(what.format(name)) for line in said), what.format(name)
 
 

@@ -108,20 +108,23 @@ def test_bugs_of_stores_are_found(kind):
 
 
 @pytest.mark.parametrize(
-    ("machine", "steps"),
+    ("machine", "shortest"),
     [
-        (table_machine(planted_bugs.FirstWins), ["insert(first=0, layout='C', numbers=[0, 0])"]),
-        (table_machine(planted_bugs.FullTable), ["insert_run(count=8, start=0)"]),
+        (table_machine(planted_bugs.FirstWins), [["insert(first=0, layout='C', numbers=[0, 0])"]]),
+        (table_machine(planted_bugs.FullTable), [["insert_run(count=8, start=0)"]]),
         (
             store_machine(planted_bugs.LastCommitLost),
-            ["put(given=None, which=0)", "reopen()"],
+            [  # either is as short as can be
+                ["put(given=None, which=0)", "reopen()"],
+                ["link(one=0, then=0)", "reopen()"],
+            ],
         ),
     ],
     ids=["first wins", "full table", "last commit lost"],
 )
-def test_operations_shrink_to_those_it_takes(machine, steps):
+def test_operations_shrink_to_those_it_takes(machine, shortest):
     told = smallest_failure(machine).splitlines()
-    assert [line.removeprefix("state.") for line in told[2:-1]] == steps
+    assert [line.removeprefix("state.") for line in told[2:-1]] in shortest
 
 
 @pytest.mark.parametrize("function", planted_bugs.HOPS, ids=ids)
