@@ -37,10 +37,11 @@
 #define SATURATED 255
 #define LOW_BITS 16
 #define HEADER 8
-#define STAGE 24    /* digests at a time, between asking for lines and using them */
-#define BLOCK 512   /* digests whose searches end together */
-#define AHEAD 24    /* digests between asking for a line and using it, in kernels that write */
-#define RING 64     /* their hashes: a power of two above 2 * AHEAD */
+#define AHEAD 24    /* digests between asking for a line and using it */
+#define RING 64     /* digests under way: a power of two above 2 * AHEAD */
+#define STEP 8      /* digests that a stage of a find takes in turn */
+#define LATE 128    /* searches whose ends wait for each other */
+#define BLOCK 4096  /* digests, whose numbers fit into an int */
 #define QUEUE 2048  /* buckets that the search for room looks at, at most */
 
 static const Layout LAYOUT = {"buckets", LINE, HEADER, (uint64_t)1 << 33};
@@ -264,104 +265,132 @@ ALWAYS_INLINE int find_one(const Table *t, const uint8_t *digest, int64_t *value
     return 1;
 }
 
-static const uint8_t nothing[HEADER + MAX_WIDTH]; /* compared where a damaged index leads nowhere */
+static const uint8_t nothing[HEADER + MAX_WIDTH]; /* where a damaged index leads beyond the entries */
 
-/* One search under way. */
+/* A search whose home bucket has the tag: the entry to compare, once it has come. */
+typedef struct {
+    const uint8_t *entry;
+    uint64_t hash;
+    uint32_t i; /* which digest of the block */
+} Candidate;
+
+/* A search that is not over with its first entry. */
 typedef struct {
     uint64_t hash;
-    const uint8_t *entry; /* the one to compare next */
-    uint32_t mask;        /* the slots of its bucket that are to be compared from it on */
-    uint32_t i;           /* which digest of the block */
-} Search;
+    uint32_t i, home; /* whether the home bucket has more to compare; else only the other has */
+} Late;
 
-/* Ask for the entry in the first slot of the mask. */
-ALWAYS_INLINE void choose(const Table *t, Search *s, const uint8_t *bucket, size_t width) {
-    const uint64_t entry = entry_at(bucket, lowest(s->mask));
-    s->entry = LIKELY(entry < t->count) ? entry_of(t, entry, width) : nothing;
-    PREFETCH(s->entry);
-    PREFETCH(s->entry + HEADER + width - 1);
+/* Where the searches of a block stand. Candidates lie in a ring, and are compared in order. */
+typedef struct {
+    const Table *t;
+    const uint8_t *digests;
+    int64_t *out, missing;
+    uint64_t hashes[RING];
+    Candidate candidates[RING];
+    uint64_t compared, chosen; /* candidates so far */
+    Late late[LATE + RING];
+    int n_late;
+} Searches;
+
+/* Choose what to compare for `count` digests from `begin` on, whose buckets have come.
+ *
+ * Nothing is branched on: a search that has no candidate or is not late writes one that the next
+ * search overwrites. */
+ALWAYS_INLINE void choose(Searches *s, int begin, int count, size_t width) {
+    const Table *t = s->t;
+    uint64_t chosen = s->chosen;
+    int n_late = s->n_late;
+    for (int i = begin; i < begin + count; i++) {
+        const uint64_t hash = s->hashes[i % RING];
+        const uint8_t *bucket = home_of(t, hash);
+        const uint32_t bits = bits_of(bucket), mask = matches(bucket, tag_of(hash)) & ~(bits >> 8);
+        const uint64_t entry = entry_at(bucket, lowest(mask | 1u << (SLOTS - 1)));
+        const uint8_t *to = LIKELY(entry < t->count) ? entry_of(t, entry, width) : nothing;
+        const uint8_t *at = mask ? to : bucket;
+        PREFETCH(at);
+        PREFETCH(at + HEADER + width - 1);
+        s->out[i] = s->missing;
+        s->candidates[chosen % RING] = (Candidate){to, hash, (uint32_t)i};
+        chosen += mask != 0;
+        s->late[n_late] = (Late){hash, (uint32_t)i, 0};
+        n_late += (mask == 0) & ((bits & 255) != 0);
+    }
+    s->chosen = chosen;
+    s->n_late = n_late;
 }
 
-/* End the searches of digests that are not the first with their tag at home. */
-ALWAYS_INLINE void finish(const Table *t, Search *searches, int left, const uint8_t *digests,
-                          int64_t *out, size_t width) {
-    int there = 0;
-    for (int at = 0; at < left; at++) {
-        Search s = searches[at];
-        const uint8_t *bucket = home_of(t, s.hash), tag = tag_of(s.hash);
-        if (UNLIKELY(s.mask)) {
-            int64_t value;
-            if (find_one(t, digests + s.i * width, &value, width)) out[s.i] = value;
-            continue;
-        }
-        bucket = other_of(t, bucket, tag);
-        s.mask = matches(bucket, tag) & away_in(bucket);
-        if (!s.mask) continue;
-        choose(t, &s, bucket, width);
-        searches[there++] = s;
-    }
-    for (int at = 0; at < there; at++) {
-        const Search *s = &searches[at];
+/* Compare the next `count` candidates, which have come. */
+ALWAYS_INLINE void compare(Searches *s, int count, size_t width) {
+    int n_late = s->n_late;
+    for (int k = 0; k < count; k++) {
+        const Candidate c = s->candidates[(s->compared + (uint64_t)k) % RING];
+        const int same = same_digest(c.entry + HEADER, s->digests + c.i * width, width) &
+                         (c.entry != nothing);
         int64_t value;
-        if (same_digest(s->entry + HEADER, digests + s->i * width, width))
-            memcpy(&out[s->i], s->entry, 8);
-        else if ((s->mask & (s->mask - 1)) && find_one(t, digests + s->i * width, &value, width))
-            out[s->i] = value;
+        memcpy(&value, c.entry, 8);
+        s->out[c.i] = same ? value : s->missing;
+        s->late[n_late] = (Late){c.hash, c.i, 1};
+        n_late += !same;
     }
+    s->compared += (uint64_t)count;
+    s->n_late = n_late;
+}
+
+/* End the searches that are late: in the other bucket, or among several with the same tag. */
+ALWAYS_INLINE void finish(Searches *s, size_t width) {
+    const Table *t = s->t;
+    Candidate found[LATE + RING];
+    int n_found = 0;
+    for (int k = 0; k < s->n_late; k++)
+        PREFETCH(other_of(t, home_of(t, s->late[k].hash), tag_of(s->late[k].hash)));
+    for (int k = 0; k < s->n_late; k++) {
+        const Late late = s->late[k];
+        const uint8_t tag = tag_of(late.hash), *bucket = other_of(t, home_of(t, late.hash), tag);
+        const uint32_t mask = matches(bucket, tag) & away_in(bucket);
+        const uint64_t entry = mask ? entry_at(bucket, lowest(mask)) : NONE;
+        const int is_candidate = !late.home & !(mask & (mask - 1)) & (entry < t->count);
+        if (is_candidate) {
+            const uint8_t *at = entry_of(t, entry, width);
+            PREFETCH(at);
+            PREFETCH(at + HEADER + width - 1);
+            found[n_found++] = (Candidate){at, late.hash, late.i};
+        } else if (UNLIKELY(late.home || mask)) {
+            find_one(t, s->digests + late.i * width, &s->out[late.i], width);
+        }
+    }
+    for (int k = 0; k < n_found; k++)
+        if (same_digest(found[k].entry + HEADER, s->digests + found[k].i * width, width))
+            memcpy(&s->out[found[k].i], found[k].entry, 8);
+    s->n_late = 0;
 }
 
 /* Write to out[i] the value of digest i, or `missing`.
  *
- * Three groups of digests are under way, each at another stage, so that what one waits for comes
- * while the others work: their buckets are asked for; their entries are, or the other bucket; they
- * are compared. What cannot be foretold is not branched on. Searches in the other bucket, and the few
- * with two tags that agree, end a block at a time. */
+ * A pipeline: AHEAD digests after a bucket was asked for, it chooses an entry, and AHEAD candidates
+ * after that was asked for, it is compared. Each stage takes STEP digests in turn, so that requests
+ * come evenly. What cannot be foretold is not branched on; searches in the other bucket, and the few
+ * with two tags that agree, end together. */
 ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *out,
                             int64_t missing, size_t width) {
-    uint64_t hashes[2][STAGE];
-    Search groups[2][STAGE], later[BLOCK];
+    Searches s = {.t = t, .missing = missing};
     for (Py_ssize_t base = 0; base < n; base += BLOCK) {
         const int size = n - base < BLOCK ? (int)(n - base) : BLOCK;
-        const uint8_t *block = queries + base * width;
-        int left = 0, chosen[2] = {0, 0};
-        for (int begin = 0, turn = 0; begin < size + 2 * STAGE; begin += STAGE, turn ^= 1) {
-            const int middle = begin - STAGE;
-            for (int i = 0; i < STAGE && begin + i < size; i++)
-                approach(t, block + (begin + i) * width, width, &hashes[turn][i]);
-            int there = 0;
-            for (int i = 0; middle >= 0 && i < STAGE && middle + i < size; i++) {
-                const uint64_t hash = hashes[!turn][i];
-                const uint8_t *bucket = home_of(t, hash), tag = tag_of(hash);
-                const uint32_t mask = matches(bucket, tag) & ~away_in(bucket);
-                Search *s = &groups[turn][there];
-                s->hash = hash;
-                s->mask = mask;
-                s->i = (uint32_t)(middle + i);
-                out[base + middle + i] = missing;
-                if (mask) {
-                    choose(t, s, bucket, width);
-                    there++;
-                } else {
-                    later[left] = *s;
-                    left += bucket[AWAY] != 0;
-                    const uint8_t *other = other_of(t, bucket, tag);
-                    PREFETCH(bucket[AWAY] ? other : bucket);
-                }
-            }
-            chosen[turn] = there;
-            for (int at = 0; at < chosen[!turn]; at++) {
-                Search *s = &groups[!turn][at];
-                if (same_digest(s->entry + HEADER, block + s->i * width, width)) {
-                    memcpy(&out[base + s->i], s->entry, 8);
-                    continue;
-                }
-                s->mask &= s->mask - 1;
-                later[left] = *s;
-                left += (s->mask != 0) | (home_of(t, s->hash)[AWAY] != 0);
-            }
-            chosen[!turn] = 0;
+        s.digests = queries + base * width;
+        s.out = out + base;
+        for (int begin = 0; begin < size + AHEAD; begin += STEP) {
+            const int middle = begin - AHEAD, last = begin + STEP < size ? begin + STEP : size;
+            for (int i = begin; i < last; i++)
+                approach(t, s.digests + i * width, width, &s.hashes[i % RING]);
+            if (middle < 0) continue;
+            if (LIKELY(middle + STEP <= size))
+                choose(&s, middle, STEP, width); /* a constant, so that the loop unrolls */
+            else
+                choose(&s, middle, size > middle ? size - middle : 0, width);
+            while (s.chosen - s.compared >= AHEAD) compare(&s, STEP, width);
+            if (UNLIKELY(s.n_late >= LATE)) finish(&s, width);
         }
-        finish(t, later, left, block, out + base, width);
+        compare(&s, (int)(s.chosen - s.compared), width);
+        finish(&s, width);
     }
 }
 
@@ -442,9 +471,9 @@ ALWAYS_INLINE Place locate_entry(const Table *t, uint64_t hash, uint64_t entry) 
 
 ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *to, Py_ssize_t n,
                             size_t width) {
-    for (Py_ssize_t base = 0; base < n; base += STAGE) {
-        const int size = n - base < STAGE ? (int)(n - base) : STAGE;
-        uint64_t hashes[STAGE];
+    for (Py_ssize_t base = 0; base < n; base += AHEAD) {
+        const int size = n - base < AHEAD ? (int)(n - base) : AHEAD;
+        uint64_t hashes[AHEAD];
         for (int i = 0; i < size; i++) {
             const uint64_t entry = (uint64_t)from[base + i];
             if (entry < t->count)

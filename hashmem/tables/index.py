@@ -242,7 +242,7 @@ class IndexedEntries(ABC):
     def _shrink_if_far_too_large(self) -> None:
         kept = max(self._count, self._reserved)
         spare_rows = self._capacity > 2 * _with_slack(kept)
-        spare_index = self._room > 4 * (kept + SMALLEST)
+        spare_index = self._room > 2 * self._growth * (kept + SMALLEST)
         if not (spare_rows or spare_index):
             return
         # Without memory to shrink into, the table stays large: what was asked for is done.
@@ -250,7 +250,7 @@ class IndexedEntries(ABC):
             if spare_rows:
                 self._resize(_with_slack(kept))
             if spare_index:
-                self._rebuild(2 * kept + SMALLEST)
+                self._rebuild(self._growth * kept + SMALLEST)  # as if it had just grown
 
     def _resize(self, capacity: int) -> None:
         self._capacity = min(self._capacity, capacity)
