@@ -79,6 +79,7 @@ def trace(successors: Rows, start: int, limit: int | None = None) -> Rows:
     >>> trace(np.array([1, 2, 0, 0]), 3)
     array([3, 0, 1, 2])
     """
+    limit = None if limit is None else index(limit)
     if limit is not None and limit < 0:
         raise ValueError(f"limit: the number of hops is 0 or more, not {limit}")
     seen: dict[int, None] = {}

@@ -151,6 +151,7 @@ BAD_VALUES: dict[str, tuple[Any, type[Exception], str]] = {
     "dates": (np.zeros(3, "datetime64[s]"), TypeError, "integers"),
     "above int64": ([1, 2**63, 3], ValueError, f"position 1 .*{2**63}"),
     "above int64, unsigned": (np.array([1, 2, 2**63], np.uint64), ValueError, "position 2"),
+    "above int64, big-endian": (np.array([1, 2**63, 3], ">u8"), ValueError, "position 1"),
     "below int64": ([1, 2, -(2**63) - 1], ValueError, "position 2"),
     "far above": ([2**70, 2, 3], ValueError, "position 0"),
 }

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashmem import ChainingTable, FrozenTable, OpenAddressingTable, kernels
+from hashmem import ChainingTable, DigestMultimap, FrozenTable, OpenAddressingTable, kernels
 from hashmem.errors import (
     CorruptStoreError,
     HashMemError,
@@ -150,10 +150,39 @@ def test_what_is_no_digest_is_told():
 
 
 def test_a_digest_held_twice_is_refused(kernel):
-    twins = np.ones((2, 8), np.uint8)
-    liar = SimpleNamespace(width=8, digests=twins, values_array=np.arange(2))
+    liar = many(2)
+    liar._all_digests[1] = liar._all_digests[0]
     with pytest.raises(CorruptStoreError, match="a digest twice"):
         freeze(liar)
+
+
+def test_what_is_no_table_cannot_be_frozen():
+    for other in (DigestMultimap(8), FrozenTable(freeze(many(3))), {}):
+        with pytest.raises(TypeError, match="can be frozen, not"):
+            freeze(other)
+
+
+def test_freezing_waits_for_changes(kernel):
+    """What is there all the time is frozen, whatever a writer takes away and puts back."""
+    table = many(3000)
+    kept, moving = table.digests[:2000].copy(), table.digests[2000:].copy()
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            table.delete(moving)
+            table.insert(moving, np.arange(len(moving)))
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        for _ in range(20):
+            assert FrozenTable(freeze(table)).contains(kept).all()
+            table.check()
+            assert table.__copy__().contains(kept).all()
+    finally:
+        stop.set()
+        writer.join()
 
 
 def test_too_many_entries_are_refused(monkeypatch):

@@ -204,3 +204,9 @@ def test_rows_are_integers_and_need_no_alignment():
     assert hops.hop(
         np.array([1, -1]), np.frombuffer(np.zeros(9, np.uint8)[1:], np.int64), 1
     ).tolist() == [1]
+
+
+@pytest.mark.parametrize("limit", [1.5, 0.0, "1"])
+def test_trace_counts_hops_in_whole_numbers(limit):
+    with pytest.raises(TypeError):
+        hops.trace(np.array([1, 0]), 0, limit)

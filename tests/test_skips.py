@@ -244,6 +244,20 @@ def test_links_hop_alike_with_and_without_an_index(successors, data):
         links.set_successors(changes[:, 0], changes[:, 1])
 
 
+@pytest.mark.parametrize("kernel", kernels.available)
+def test_a_row_newer_than_the_index_is_its_own_start(kernel):
+    before = kernels.active
+    kernels.select(kernel)
+    try:
+        index = SkipIndex(np.full(100, -1))
+        assert index.skip([0], 1).tolist() == [-1]  # builds
+        index.grow(101)
+        assert index.skip([100, 101, 99], 0).tolist() == [100, -1, 99]
+        assert index.skip([100, 100], [0, 1]).tolist() == [100, -1]
+    finally:
+        kernels.select(before)
+
+
 # ------------------------------------------------------------------------------- hostile inputs
 
 

@@ -19,6 +19,7 @@ import hashmem
 from hashmem import kernels
 from hashmem.kernels.reference.chaining import links_of
 from hashmem.kernels.reference.hashing import SUM_KEYS, bucket_of, expand_keys, hash_digests
+from hashmem.kernels.reference.open_addressing import tag_of
 from hashmem.tables import (
     ChainingTable,
     DigestTable,
@@ -789,3 +790,111 @@ def test_theory_agrees_with_a_table_at_its_load(load: float) -> None:
     assert found.load == pytest.approx(load, rel=1e-3)
     assert found.hit_mean - 1 == pytest.approx(found.hit_mean_expected - 1, rel=0.03, abs=1e-3)
     assert found.miss_mean - 1 == pytest.approx(found.miss_mean_expected - 1, rel=0.03, abs=2e-3)
+
+
+# ---------------------------------------------------------------------------- one digest, as a dict
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_single_digests_are_taken_out_as_from_a_dict(kind):
+    table, model, random = kind(8), {}, np.random.default_rng(5)
+    keys = [bytes([i] * 8) for i in range(40)]
+    for _ in range(2000):
+        key, value = keys[random.integers(40)], int(random.integers(-3, 3))
+        match random.integers(5):
+            case 0:
+                assert table.setdefault(key, value) == model.setdefault(key, value)
+            case 1:
+                assert table.pop(key, None) == model.pop(key, None)
+            case 2:
+                table[key] = model[key] = value
+            case 3 if model:
+                key, value = table.popitem()
+                assert model.pop(key) == value
+            case _:
+                for form in (bytes, bytearray, memoryview):
+                    assert (form(key) in table) == (key in model)
+        assert len(table) == len(model)
+    assert dict(table.items()) == model
+    table.check()
+    table.clear()
+    with pytest.raises(KeyError):
+        table.pop(keys[0])
+    with pytest.raises(KeyError, match="empty"):
+        table.popitem()
+    for no_digest in (b"short", 5, None, "12345678", memoryview(b"12345678" * 2)[::3]):
+        assert no_digest not in table
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_items_are_popped_from_the_end(kind):
+    table = kind(8)
+    table.update({bytes([i] * 8): i for i in range(100)})
+    assert [table.popitem()[1] for _ in range(100)] == list(range(99, -1, -1))
+
+
+def many_threads(*loops, seconds=0.5):
+    """Run each of `loops` again and again in a thread of its own. What they raised."""
+    stop, raised = threading.Event(), []
+
+    def run(loop):
+        try:
+            while not stop.is_set():
+                loop()
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(loop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_digest_that_is_there_is_contained_whatever_its_value_becomes(kind):
+    table, digest = kind(8), b"8 bytes."
+    table[digest] = -1
+    batch = np.frombuffer(digest, np.uint8).reshape(1, 8)
+
+    def change():
+        table[digest] = -1
+        table[digest] = 5
+
+    def look():
+        assert table.contains(batch)[0]
+
+    assert many_threads(change, look) == []
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_threads_pop_what_is_there_or_get_the_default(kind):
+    table, digest = kind(8), b"8 bytes."
+
+    def change():
+        table[digest] = 1
+        assert table.pop(digest, None) in (1, 2, None)
+        assert table.setdefault(digest, 2) in (1, 2)
+        with suppress(KeyError):
+            table.popitem()
+
+    assert many_threads(change, change) == []
+    table.check()
+
+
+def test_a_table_under_a_known_seed_gets_another_where_digests_collide_whole():
+    """Digests of 8 bytes, of which all are hashed from the start."""
+    table = OpenAddressingTable(8, seed=0, capacity=200)
+    digests = np.random.default_rng(3).integers(0, 256, (1 << 20, 8), np.uint8)
+    hashes = hash_digests(digests, expand_keys(0))
+    place = bucket_of(hashes, table.statistics().buckets) * 256 + tag_of(hashes)
+    groups = np.argsort(place, kind="stable")
+    begins = np.flatnonzero(np.diff(place[groups], prepend=-1))
+    chosen = groups[(begins[:: len(begins) // 20, None] + np.arange(10)).ravel()[:200]]
+    assert table.insert(digests[chosen], np.arange(len(chosen))).all()
+    assert table.statistics().reseeds == 1
+    assert (table.find(digests[chosen]) == np.arange(len(chosen))).all()
+    table.check()

@@ -6,7 +6,10 @@
 #include "frozen.h"
 
 #define BLOCK_BITS 16
-#define STAGE 24   /* digests at a time, between asking for lines and using them */
+#define AHEAD 24   /* digests between asking for a line and using it */
+#define RING 64    /* digests under way: a power of two above 2 * AHEAD */
+#define STEP 8     /* digests that a stage takes in turn */
+#define SAMPLE 32  /* digests, a multiple of STEP */
 #define MANY 1024  /* digests for which it pays to see whether all blocks are verified */
 #define LARGEST 72 /* bytes of an entry */
 
@@ -97,32 +100,35 @@ ALWAYS_INLINE int compare(const Frozen *f, const Search *s, const uint8_t *diges
 
 /* Write to out[i] the value of digest i, or its slot, or `missing`. How many had to be left out
  * because blocks are not verified; all of the rest too where nobody asks which blocks. `sound`: all
- * blocks are verified. Three groups of digests are under way, each at another stage. */
+ * blocks are verified.
+ *
+ * A pipeline, as in open_addressing.c: AHEAD digests lie between two stages, each of which takes STEP
+ * digests in turn. */
 ALWAYS_INLINE Py_ssize_t find_frozen(const Frozen *f, const uint8_t *queries, Py_ssize_t n,
                                      int64_t *out, int64_t missing, int slots, int sound,
                                      size_t width) {
     Py_ssize_t left_out = 0;
-    int rarely = 0; /* whether few of the last group were found */
-    Search groups[3][STAGE];
-    for (Py_ssize_t begin = 0, turn = 0; begin < n + 2 * STAGE; begin += STAGE, turn++) {
-        const Py_ssize_t middle = begin - STAGE, last = middle - STAGE;
-        Search *s = groups[turn % 3];
-        for (Py_ssize_t i = begin; i < n && i < begin + STAGE; i++)
-            start(f, s++, queries + i * width, width);
-        s = groups[(turn + 2) % 3];
-        for (Py_ssize_t i = middle; i >= 0 && i < n && i < begin; i++)
-            choose(f, s++, rarely, sound, width);
-        s = groups[(turn + 1) % 3];
-        int found = 0;
-        for (Py_ssize_t i = last; i >= 0 && i < n && i < middle; i++) {
-            if (compare(f, s++, queries + i * width, out + i, missing, slots, rarely, sound, width)) {
+    int rarely = 0, found = 0; /* whether few of the last SAMPLE were found, and how many so far */
+    Search searches[RING];
+    for (Py_ssize_t begin = 0; begin < n + 2 * AHEAD; begin += STEP) {
+        const Py_ssize_t middle = begin - AHEAD, last = middle - AHEAD;
+        for (Py_ssize_t i = begin; i < n && i < begin + STEP; i++)
+            start(f, &searches[i % RING], queries + i * width, width);
+        for (Py_ssize_t i = middle < 0 ? n : middle; i < n && i < middle + STEP; i++)
+            choose(f, &searches[i % RING], rarely, sound, width);
+        for (Py_ssize_t i = last < 0 ? n : last; i < n && i < last + STEP; i++) {
+            if (compare(f, &searches[i % RING], queries + i * width, out + i, missing, slots, rarely,
+                        sound, width)) {
                 left_out++;
                 if (!f->wanted) return left_out;
             } else {
                 found += out[i] != missing;
             }
         }
-        if (last >= 0) rarely = found < STAGE / 8;
+        if (last >= 0 && last % SAMPLE == 0) {
+            rarely = found < SAMPLE / 8;
+            found = 0;
+        }
     }
     return left_out;
 }

@@ -48,7 +48,7 @@ ALWAYS_INLINE void NAME(skip_block)(const Index *x, const int64_t *starts, const
         if ((uint64_t)starts[i] < x->built) PREFETCH(&x->nodes[starts[i]]);
     for (int i = 0; i < size; i++) {
         const int64_t start = starts[i], n = hops[i * stride];
-        out[i] = n == 0 && (uint64_t)start < x->built ? start : -1;
+        out[i] = n == 0 && (uint64_t)start < x->rows ? start : -1;
         if ((uint64_t)start >= x->built || n <= 0) continue;
         const Node node = x->nodes[start];
         target[i] = NAME(less)(node.depth, n < FAR ? n : FAR);

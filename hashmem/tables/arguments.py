@@ -66,6 +66,6 @@ def _doubtful(array: NDArray[np.generic]) -> Iterable[int]:
     """The places whose values may not fit into int64."""
     if array.dtype.kind == "O":
         return range(len(array))
-    if array.dtype == np.uint64 and len(array):
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and len(array):  # in either byte order
         return (int(array.argmax()),)
     return ()

@@ -35,6 +35,7 @@ from hashmem.tables.statistics import TableStatistics
 __all__ = ["DigestTable"]
 
 SLICE = 1 << 16  # digests searched for at a time: what a change may have searched for again
+_REQUIRED: Any = object()
 REFUSED = BufferError, TypeError, ValueError  # by a lookup: it is closed, or that is no digest
 Mode = Literal["last", "first", "error"]
 Item = TypeVar("Item", bound=np.generic)
@@ -80,6 +81,14 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
     def contains(self, digests: ArrayLike) -> Flags:
         """Tell for each of `digests` (n, width) whether it is there (n,). O(n) expected."""
         queries = as_batch(digests, self._width)
+        version = self._version
+        present = self._contains(queries)
+        if self._version == version:
+            return present
+        with self._lock:  # a value that changed between two searches is no miss
+            return self._contains(queries)
+
+    def _contains(self, queries: Digests) -> Flags:
         present = np.asarray(self._values_or(queries, missing=-1) != -1)
         unsure = np.flatnonzero(~present)  # misses, or a stored -1
         if len(unsure):
@@ -186,7 +195,7 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         out = np.empty(len(queries), np.bool_)
         holes = np.empty(len(queries), np.int64)
         with self._lock:
-            with Change(self):
+            with self._alone, Change(self):
                 removed = self._kernel("delete", queries, out, holes)
                 if removed:
                     moves = self._moves_into(np.sort(holes[:removed]))
@@ -217,7 +226,7 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         """Insert, or intern where there is a `first`."""
         with self._lock:
             before = self._count
-            with Change(self):
+            with self._alone, Change(self):
                 name = "insert" if first is None else "intern"
                 how = keep if first is None else first - before
                 done, n = 0, len(queries)
@@ -291,6 +300,10 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         Raises `CorruptStoreError`, with the table's state, unless every entry is distinct and the
         index leads to each exactly once, on the path its hash tells.
         """
+        with self._lock:
+            self._check()
+
+    def _check(self) -> None:
         rows = self._rows
         self._require(0 <= self._count <= min(self._room, self._capacity), "count beyond room")
         hashes = hash_digests(rows[:, : self._hashed], self._keys)
@@ -330,9 +343,34 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
             raise KeyError(digest)
 
     def __contains__(self, digest: object) -> bool:
-        if not isinstance(digest, bytes) or len(digest) != self._width:
+        if not isinstance(digest, bytes | bytearray | memoryview) or len(digest) != self._width:
             return False
-        return self._find_one(digest) is not None
+        return self._find_one(bytes(digest)) is not None
+
+    def pop(self, digest: bytes, default: Any = _REQUIRED, /) -> Any:
+        """Remove `digest` and return its value; `default` where it is absent, or `KeyError`."""
+        values, removed = self.pop_many(as_one(digest, self._width))
+        if removed[0]:
+            return int(values[0])
+        if default is _REQUIRED:
+            raise KeyError(digest)
+        return default
+
+    def popitem(self) -> tuple[bytes, int]:
+        """Remove the last entry in the order of `digests` and return it. O(1) expected.
+
+        Raises `KeyError` where the table is empty."""
+        with self._lock:
+            if not len(self):
+                raise KeyError("the table is empty")
+            digest = self._rows[-1].tobytes()
+            return digest, self.pop(digest)
+
+    def setdefault(self, digest: bytes, default: SupportsIndex, /) -> int:
+        """Return the value of `digest`, which is `default` from now on where it was absent."""
+        with self._lock:
+            self.insert(as_one(digest, self._width), [operator.index(default)], mode="first")
+            return self[digest]
 
     def update(  # type: ignore[override] # no keyword is a digest
         self, other: Mapping[bytes, SupportsIndex] | Iterable[tuple[bytes, SupportsIndex]] = (), /
@@ -357,9 +395,9 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
         return (digest for digest, _ in self._pairs())
 
     def _pairs(self) -> Iterator[tuple[bytes, int]]:
-        count = len(self)
-        for start in range(0, count, SLICE):
-            stop = min(start + SLICE, count)
+        count, stop = len(self), 0
+        while stop < count:  # a few at first: not everybody wants them all
+            start, stop = stop, min(max(2 * stop, 16), stop + SLICE, count)
             raw, width = self._rows[start:stop].tobytes(), self._width
             values = self._all_values[start:stop].tolist()
             for at, value in enumerate(values):
@@ -369,10 +407,11 @@ class DigestTable(IndexedEntries, MutableMapping[bytes, int]):
 
     def __copy__(self) -> Self:
         """Copy all entries into a table of its own, under the same seed. O(n)."""
-        twin = type(self)(
-            self._width, seed=self._seed, max_load=self._load, capacity=self._reserved
-        )
-        twin.insert(self._rows, self.values_array)
+        with self._lock:
+            twin = type(self)(
+                self._width, seed=self._seed, max_load=self._load, capacity=self._reserved
+            )
+            twin.insert(self._rows, self.values_array)
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -201,9 +201,9 @@ class FrozenTable(Mapping[bytes, int]):
         return value
 
     def __contains__(self, digest: object) -> bool:
-        if not isinstance(digest, bytes) or len(digest) != self.width:
+        if not isinstance(digest, bytes | bytearray | memoryview) or len(digest) != self.width:
             return False
-        return self._find_one(digest, -1, slots=True) >= 0
+        return self._find_one(bytes(digest), -1, slots=True) >= 0
 
     def _find_one(self, digest: bytes, missing: int, slots: bool) -> int:
         state, out = self._state, np.empty(1, np.int64)

@@ -50,7 +50,13 @@ def freeze(
     """
     first = secrets.randbits(128) if seed is None else as_integer("seed", seed, 0, 2**128 - 1)
     refuse_big_endian()
-    records = _records(table)
+    if not isinstance(table, DigestTable):
+        raise TypeError(
+            "only an OpenAddressingTable or a ChainingTable can be frozen, "
+            f"not {type(table).__name__}"
+        )
+    with table._lock:  # nobody changes it meanwhile
+        records = _records(table)
     if len(records) > MOST_ENTRIES:
         raise TableFullError(f"a frozen table holds up to {MOST_ENTRIES} entries")
     for attempt in range(TRIES):

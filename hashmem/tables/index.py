@@ -10,7 +10,9 @@ agree in them, or one finds no place, all bytes are hashed; where that does not 
 random seed.
 
 Threads: changes wait for one another. Searches never wait for each other; one beside which a change
-has begun is made once more when the change has ended.
+has begun is made once more when the change has ended. Code that runs in the middle of a change, in
+the same thread, as signal handlers do, is refused: it could neither wait nor see entries and index
+agree.
 """
 
 import secrets
@@ -81,6 +83,7 @@ class IndexedEntries(ABC):
         self._searched = self._mismatches = 0
         self._reseeds = self._strikes = 0
         self._lock = threading.RLock()
+        self._busy = threading.Lock()  # taken after `_lock`, by the change under way
         self._version = 0  # changes begun
         self._unsettled = False  # whether the index may not lead to the entries
         self._moves: tuple[Values, Values, int] | None = None  # sources, targets, count after them
@@ -170,9 +173,21 @@ class IndexedEntries(ABC):
 
     def _settle_if_needed(self) -> None:
         if self._unsettled:
-            with self._lock:
+            with self._lock, self._alone:
                 if self._unsettled:
                     self._settle()
+
+    @property
+    def _alone(self) -> threading.Lock:
+        """The lock that a change takes; for whoever holds `_lock`, so that none else can take it.
+
+        Raises `RuntimeError` where this thread has it already."""
+        if self._busy.locked():
+            raise RuntimeError(
+                "the table is in the middle of a change by this thread: a signal handler or a "
+                "finalizer cannot use it now"
+            )
+        return self._busy
 
     def _settle(self) -> None:
         """Finish the moves that an exception cut short, and build the index anew, in place."""
@@ -199,7 +214,7 @@ class IndexedEntries(ABC):
         `TableFullError` where there is no memory for it.
         """
         capacity = as_integer("capacity", capacity, 0, self._most_entries)
-        with self._lock, Change(self):
+        with self._lock, self._alone, Change(self):
             if capacity > self._capacity:
                 self._resize(capacity)
             if capacity > self._room:
@@ -208,12 +223,12 @@ class IndexedEntries(ABC):
 
     def compact(self) -> None:
         """Give back all memory that the present entries do not need, reserved or not. O(n)."""
-        with self._lock, Change(self):
+        with self._lock, self._alone, Change(self):
             self._trim()
 
     def clear(self) -> None:
         """Remove all entries and give their memory back."""
-        with self._lock, Change(self):
+        with self._lock, self._alone, Change(self):
             self._count = self._strikes = 0
             self._trim()
 
@@ -246,7 +261,7 @@ class IndexedEntries(ABC):
         if not (spare_rows or spare_index):
             return
         # Without memory to shrink into, the table stays large: what was asked for is done.
-        with suppress(MemoryError), Change(self):
+        with suppress(MemoryError), self._alone, Change(self):
             if spare_rows:
                 self._resize(_with_slack(kept))
             if spare_index:
@@ -282,6 +297,7 @@ class IndexedEntries(ABC):
         Raises `TableFullError` where the hash must be broken: an index that looks any distance for
         a place, in which nothing has a place yet.
         """
+        self._searched = self._mismatches = 0
         if self._hashed < self._width:
             self._hashed = self._width
             return
@@ -301,7 +317,8 @@ class IndexedEntries(ABC):
 
     @property
     def _meets_too_many_others(self) -> bool:
-        return self._hashed < self._width and self._mismatches > UNLIKELY + self._searched // 4
+        may_help = self._hashed < self._width or self._strikes < TRIES
+        return may_help and self._mismatches > UNLIKELY + self._searched // 4
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
@@ -317,7 +334,7 @@ class IndexedEntries(ABC):
 class Change:
     """Surrounds a change: whatever ends it early, the index leads to the entries again.
 
-    The table's lock is held around it."""
+    Both of the table's locks are held around it."""
 
     __slots__ = ("before", "table")
 
@@ -325,7 +342,8 @@ class Change:
         self.table = table
 
     def __enter__(self) -> None:
-        self.table._settle_if_needed()
+        if self.table._unsettled:
+            self.table._settle()
         self.before = self.table._count
         self.table._unsettled = True
         self.table._version += 1

@@ -12,7 +12,7 @@ Threads: any number may search while nobody writes; a writer needs the multimap 
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn, SupportsIndex
 
@@ -72,6 +72,7 @@ class DigestMultimap:
         self._table = ChainingTable(width, seed=seed)
         self._chains = ValueChains(0, as_integer("capacity", capacity, 0, MOST))
         self._unsettled = False  # whether a change was begun and not ended
+        self._changing = False  # whether that is because one is under way
         self._compacted: ValueChains | None = None  # what is to replace the chains
 
     # Batches.
@@ -86,11 +87,10 @@ class DigestMultimap:
         queries = as_batch(digests, self.width)
         given = as_values(values, len(queries))
         self._make_room(len(queries))
-        self._unsettled = True
-        used = self._chains.used
-        ids, new = self._table.intern(queries, first=used)
-        self._chains.append(ids, given, used + int(np.count_nonzero(new)))
-        self._unsettled = False
+        with self._change():
+            used = self._chains.used
+            ids, new = self._table.intern(queries, first=used)
+            self._chains.append(ids, given, used + int(np.count_nonzero(new)))
         return new
 
     def find(self, digests: ArrayLike) -> tuple[Values, Values]:
@@ -123,10 +123,9 @@ class DigestMultimap:
         """
         queries = as_batch(digests, self.width)
         ids = self._find(queries)
-        self._unsettled = True
-        removed = self._table.delete(queries)
-        self._chains.forget(ids[removed])
-        self._unsettled = False
+        with self._change():
+            removed = self._table.delete(queries)
+            self._chains.forget(ids[removed])
         self._compact_if_half_dead()
         return removed
 
@@ -160,36 +159,32 @@ class DigestMultimap:
         """Give each of the digests `owners` other values in new nodes; without any, it goes."""
         self._make_room(len(values))  # before chains are found: it may number them again
         ids = self._table.find(owners)
-        self._unsettled = True
-        self._chains.replace(ids, lengths, values)
-        self._table.delete(owners[lengths == 0])
-        self._unsettled = False
+        with self._change():
+            self._chains.replace(ids, lengths, values)
+            self._table.delete(owners[lengths == 0])
         self._compact_if_half_dead()
 
     def _find(self, digests: ArrayLike) -> Values:
-        if self._unsettled:
-            self._settle()
+        self._settle_if_needed()
         return self._table.find(digests)
 
     # Room.
 
     def compact(self) -> None:
         """Give back all memory that the present pairs do not need. O(pairs)."""
-        if self._unsettled:
-            self._settle()
+        self._settle_if_needed()
         self._compact(0)
         self._table.compact()
 
     def clear(self) -> None:
         """Remove all pairs and give their memory back."""
-        self._unsettled = True
-        self._table.clear()
-        self._chains, self._compacted = ValueChains(0, 0), None
-        self._unsettled = False
+        self._settle_if_needed()
+        with self._change():
+            self._table.clear()
+            self._chains, self._compacted = ValueChains(0, 0), None
 
     def _make_room(self, nodes: int) -> None:
-        if self._unsettled:
-            self._settle()
+        self._settle_if_needed()
         chains = self._chains
         if not chains.has_room(nodes) and 4 * (chains.nodes - chains.live) > chains.nodes:
             self._compact(nodes)
@@ -206,9 +201,29 @@ class DigestMultimap:
 
     def _compact(self, spare: int) -> None:
         chains = self._chains.together(self._table.values_array, spare)
-        self._unsettled = True
-        self._compacted = chains  # from here on it is done
-        self._settle()
+        with self._change():
+            self._compacted = chains  # from here on it is done
+            self._settle()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Surround a change: what ends it early leaves the rest to the next call."""
+        self._changing = self._unsettled = True
+        try:
+            yield
+        finally:
+            self._changing = False
+        self._unsettled = False
+
+    def _settle_if_needed(self) -> None:
+        if self._changing:
+            raise RuntimeError(
+                "the multimap is in the middle of a change: neither another thread nor a signal "
+                "handler can use it now"
+            )
+        if self._unsettled:
+            with self._change():
+                self._settle()
 
     def _settle(self) -> None:
         """Finish a change that was begun, as far as it has come, or forget it. O(digests)."""
@@ -220,7 +235,6 @@ class DigestMultimap:
         if not holds.all():
             table.delete(table.digests[~holds])
         self._chains.settle(table.values_array)
-        self._unsettled = False
 
     # What is there.
 
@@ -233,8 +247,7 @@ class DigestMultimap:
     def digests(self) -> Digests:
         """The digests (n, width) that have values, each once, read-only; in the order they were
         first added until the first deletion. ``find(digests)`` gives all pairs."""
-        if self._unsettled:
-            self._settle()
+        self._settle_if_needed()
         return self._table.digests
 
     @property
@@ -256,13 +269,11 @@ class DigestMultimap:
         return values
 
     def __contains__(self, digest: object) -> bool:
-        if self._unsettled:
-            self._settle()
+        self._settle_if_needed()
         return digest in self._table
 
     def __len__(self) -> int:
-        if self._unsettled:
-            self._settle()
+        self._settle_if_needed()
         return self._chains.live
 
     def __bool__(self) -> bool:
@@ -289,8 +300,7 @@ class DigestMultimap:
         Raises `CorruptStoreError`, with the state, unless each digest leads to a chain of its own
         and each chain holds values of its own.
         """
-        if self._unsettled:
-            self._settle()
+        self._settle_if_needed()
         self._table.check()
         self._chains.check(self._table.values_array)
 

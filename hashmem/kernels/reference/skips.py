@@ -100,7 +100,8 @@ def skip(
     if len(marks):
         return budget + 1
     left = np.broadcast_to(hops, starts.shape)
-    valid = (starts >= 0) & (starts < len(nodes))
+    rows = np.where(left == 0, len(successors), len(nodes))  # newer rows have no links yet
+    valid = (starts >= 0) & (starts < rows)
     out[:] = np.where(valid & (left == 0), starts, -1)
     at = np.flatnonzero(valid & (left > 0))
     depth, path = nodes[starts[at]].astype(np.int64).T
