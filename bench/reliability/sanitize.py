@@ -24,6 +24,7 @@ NAME = "sanitize"
 SUBJECTS = (
     *("kernels", "tables", "hops", "digests", "summaries", "skips", "multimap", "frozen", "graphs"),
     *("xxh3", "memory", "retrieval", "text", "store", "backends", "testing", "bad_input"),
+    *("reentry", "statistics", "collisions", "fuzz"),
 )
 QUICK_SUBJECTS = ("kernels",)
 LIMIT = 600  # seconds a file
