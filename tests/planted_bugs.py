@@ -246,10 +246,29 @@ class CapacityForgotten(Table):
         self.slots = [None] * max(len(self.slots), 4 * entries)
 
 
+class BatchOverwritten(Table):
+    """Digests are mixed for hashing where they lie, in the caller's batch."""
+
+    def insert(self, digests, values):
+        new = super().insert(digests, values)
+        digests ^= 0x0F
+        return new
+
+
+class BatchKept(Table):
+    """Values are kept as views of the caller's array, which may change later."""
+
+    def insert(self, digests, values):
+        views = [values[i, ...] for i in range(len(values))]
+        pairs = zip(self.keys(digests), views, strict=True)
+        return np.array([self.put(key, view) for key, view in pairs], bool)
+
+
 TABLES = [
     LostOnGrowth, ProbeChainCut, PrefixCompared, HashCompared, FirstWins, OldValueStays, NewTwice,
     MinusOneIsAMiss, DeleteSaysTrue, DeletedTwice, StridesIgnored, ThirtyTwoBits, IterationSkips,
-    CountsReplaced, FullTable, ZerosAreFree, GapsInNumbers, CapacityForgotten,
+    CountsReplaced, FullTable, ZerosAreFree, GapsInNumbers, CapacityForgotten, BatchOverwritten,
+    BatchKept,
 ]  # fmt: skip
 
 # -- stores ---------------------------------------------------------------------------------------
@@ -379,7 +398,10 @@ class MetadataOutlives(Store):
     """Deleting leaves the metadata, which the next record of that content inherits."""
 
     def delete(self, digest):
-        return self.records.pop(digest, None) is not None and not self.successors.pop(digest, None)
+        stored = self.records.pop(digest, None) is not None
+        if stored:
+            self.successors.pop(digest, None)
+        return stored
 
 
 class LinksToItGo(Store):
@@ -393,6 +415,10 @@ class LinksToItGo(Store):
 
 class RollbackForgetsAll(Store):
     """Rolling back starts anew instead of from the last commit."""
+
+    def __init__(self, disk=None):
+        super().__init__(disk)
+        Store.rollback(self)  # opening is right: it reads the last commit
 
     def rollback(self):
         self.records, self.maps, self.successors = {}, {}, {}
@@ -478,7 +504,7 @@ def endless_in_compiled_code(successors, starts, n):
 
 def dangling_followed(successors, starts, n):
     """Numbers below -1 are read from the end of the array."""
-    for _ in range(n):
+    for _ in range(n if len(successors) else 0):
         inside = (starts < len(successors)) & (starts != -1) & (starts >= -len(successors))
         starts = np.where(inside, successors[np.where(inside, starts, 0)], -1) if n else starts
     return np.where((starts >= 0) & (starts < len(successors)), starts, -1)

@@ -83,7 +83,9 @@ class TableMachine(RuleBasedStateMachine):
 
     What else of `hashmem.tables.DigestTable` it has is used as well: `__len__`, `contains`,
     `intern`, `reserve`, `compact`, `clear`, `check`, the mapping's methods, `digests` with
-    `values_array`. A call that runs more than `max_steps` lines of Python fails as endless.
+    `values_array`. A call that runs more than `max_steps` lines of Python fails as endless. Arrays
+    given to a call must come back as they were, and are overwritten after it, so that a table that
+    kept them instead of a copy is found out.
     """
 
     make: Callable[[int], Any]
@@ -104,9 +106,17 @@ class TableMachine(RuleBasedStateMachine):
         self.steps = 0
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the table, within `max_steps`."""
+        """Call a method of the table, within `max_steps`; see that it left its arrays alone."""
+        arguments = tuple(a.copy(order="K") if a is self.pool else a for a in arguments)
+        arrays = [(a, a.copy()) for a in arguments if isinstance(a, np.ndarray)]
         with step_limit(self.max_steps):
-            return getattr(self.table, method)(*arguments)
+            answer = getattr(self.table, method)(*arguments)
+        for given, before in arrays:
+            if not np.array_equal(given, before):  # lists of all numbers take far longer
+                agree(f"the caller's batch after {method}", given, before.tolist())
+            if given.flags.writeable:
+                given.fill(0x5A)  # whoever kept it and not a copy answers wrong from now on
+        return answer
 
     def chosen(self, numbers: list[int]) -> list[int]:
         return [number % self.size for number in numbers]
