@@ -1,13 +1,14 @@
 """Histograms of any table beside theory, and the test that tells whether they fit."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hashmem import ChainingTable, DigestMultimap, OpenAddressingTable
+from hashmem import ChainingTable, DigestMultimap, FrozenTable, OpenAddressingTable
 from hashmem.tables import fit
 from hashmem.tables.statistics import (
     Fit,
@@ -206,14 +207,61 @@ def test_the_table_below_a_multimap_is_a_table_too():
     places = DigestMultimap(width=8, seed=1)
     keys = np.arange(300, dtype="<u8").view(np.uint8).reshape(300, 8)
     places.add(keys, np.arange(300))
+    below = places.statistics().table
+    assert probe_histogram(places).tolist() == below.hit_probes.tolist()
+    assert probe_histogram(places).sum() == 300
+    assert expected_probe_histogram(places).sum() == pytest.approx(300)
+    if below.theory == "chaining":
+        assert occupancy(places) @ np.arange(len(occupancy(places))) == 300
 
-    class Below:
-        def statistics(self):
-            return places.statistics().table
 
-    assert occupancy(Below()) @ np.arange(len(occupancy(Below()))) == 300
-
-
-def test_open_addressing_does_not_tell_its_occupancy():
+@pytest.mark.parametrize("entries", [0, 1, 100])
+def test_open_addressing_does_not_tell_its_occupancy(entries):
     with pytest.raises(ValueError, match="take probe_histogram"):
-        occupancy(filled(OpenAddressingTable, 100, 0.5))
+        occupancy(filled(OpenAddressingTable, entries, 0.5))
+
+
+def test_all_buckets_of_an_empty_table_are_empty():
+    table = ChainingTable(width=8)
+    assert occupancy(table).tolist() == [table.statistics().buckets]
+    emptied = filled(ChainingTable, 1, 1.0)
+    emptied.delete(emptied.digests.copy())
+    assert occupancy(emptied).tolist() == [emptied.statistics().buckets]
+
+
+def test_statistics_name_their_theory_and_the_slots_it_needs():
+    chains = filled(ChainingTable, 100, 1.0).statistics()
+    assert (chains.theory, chains.slots) == ("chaining", 1)
+    open_ = filled(OpenAddressingTable, 100, 0.5).statistics()
+    assert open_.theory == "two choices"
+    assert open_.slots == round(open_.entries / (open_.load * open_.buckets))
+
+
+class Linear:
+    """Someone's linear probing: a bucket is a slot, and so the load is by bucket, as of chains."""
+
+    def statistics(self):
+        return SimpleNamespace(
+            entries=90, buckets=100, load=0.9, hit_probes=np.array([0, 40, 20, 10, 20])
+        )
+
+
+def test_a_table_of_another_kind_is_not_held_against_a_theory_that_is_not_its_own():
+    assert probe_histogram(Linear()).sum() == 90
+    for function in (expected_probe_histogram, occupancy):
+        with pytest.raises(ValueError, match="chaining_histogram and two_choice_histogram take"):
+            function(Linear())
+
+
+def test_what_has_no_probes_says_so():
+    frozen = FrozenTable(filled(OpenAddressingTable, 100, 0.5).freeze())
+    for function in (probe_histogram, expected_probe_histogram, occupancy):
+        with pytest.raises(TypeError, match="a frozen table has no probes: every find looks at"):
+            function(frozen)
+
+    class Bare:
+        def statistics(self):
+            return SimpleNamespace(entries=1)
+
+    with pytest.raises(TypeError, match="statistics of a Bare have no hit_probes"):
+        probe_histogram(Bare())

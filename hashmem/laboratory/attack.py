@@ -30,9 +30,12 @@ bits, half full; not those that agree in all it looks at), and into hashmem's ta
 default loads, under the seed that the attacker knows and under a random one. *Probes* are those of
 a hit, *longest* the most. *Hashed* is how many bytes of a digest the table hashes in the end: the
 first 8, until too many digests agree in them or one finds no place; then all; after that it
-*reseeds*. Times are nanoseconds an item, medians of rounds. The specimen finds in NumPy, all
-searches side by side, so only its own rows compare in time. *Times random* is the find time as a
-multiple of random digests' in the same place."""
+*reseeds*. Times are nanoseconds an item, medians of rounds in which the sets take turns; each
+sample is the mean of as many calls as take 10 ms together, after one to warm up, so that the same
+work takes the same time. An insert fills an empty table, under a random seed another one each time.
+The specimen finds in NumPy, all searches side by side, so only its own rows compare in time; its
+insert takes shortcuts and would show nothing of the attack, so it has no time. *Times random* is
+the find time as a multiple of random digests' in the same place."""
 
 SHARED_BITS = 20
 WIDTH = 16
@@ -40,6 +43,7 @@ HASHED = 8  # leading bytes that a table hashes at first
 KNOWN, SECRET = "known seed", "random seed"
 UNSEEDED = "unseeded linear probing"
 BLOCK = 1 << 18  # digests tried at once
+LEAST = 0.01  # seconds of a sample: a thousand digests are found in less than the clock's noise
 
 Buckets = NDArray[np.int64]
 
@@ -101,13 +105,12 @@ def measure(sizes: Sizes) -> Experiment:
         Set(f"sharing {SHARED_BITS} low bits", sharing_low_bits(n), 2.0**SHARED_BITS),
     ]
     agreeing = Set(f"agreeing in {HASHED} bytes", sharing_first_bytes(n), 2.0 ** (8 * HASHED))
-    rows = [_attacked(one, sizes.rounds) for one in shared]
+    rows = _attacked(shared, sizes.rounds)
     for kind in KINDS:
         buckets = empty(kind, n, _load(kind), SEED).statistics().buckets
         aimed, tried = sharing_one_bucket(sizes.aimed, SEED, buckets)
         mine = [*shared, agreeing, Set("ground for one bucket", aimed, tried / sizes.aimed)]
-        for seed in (SEED, None):
-            rows += [_defended(kind, seed, one, n, sizes.rounds) for one in mine]
+        rows += _defended(kind, mine, n, sizes.rounds)
     _compare(rows)
     return Experiment(NAME, TITLE, METHOD, _reading(rows), rows)
 
@@ -116,47 +119,92 @@ def _load(kind: type[DigestTable]) -> float:
     return 2.0 if kind.__name__ == "ChainingTable" else 0.9
 
 
-def _attacked(one: Set, rounds: int) -> Row:
+def _attacked(sets: list[Set], rounds: int) -> list[Row]:
+    tables = [_specimen(one) for one in sets]
+    found: list[list[float]] = [[] for _ in sets]
+    for _ in range(rounds):
+        for samples, (_, search) in zip(found, tables, strict=True):
+            samples.append(_sample(search))
+    return [
+        _row(one, UNSEEDED, "none", probes, None, samples, None, 0)
+        for one, (probes, _), samples in zip(sets, tables, found, strict=True)
+    ]
+
+
+def _specimen(one: Set) -> tuple[Buckets, Callable[[], object]]:
+    """The probes of each digest in an unseeded table half full, and the search for all of them."""
     words = one.digests.view("<u8")[:, 0].copy()
-    n = len(words)
-    size = 2 << (n - 1).bit_length()
+    size = 2 << (len(words) - 1).bit_length()
     homes = (words % np.uint64(size)).astype(np.int64)
     keys, table = words.astype(np.int64), np.full(size, -1)
-    inserted = [seconds(lambda: specimens.linear_probing(homes, size)) for _ in range(rounds)]
     slots, probes = specimens.linear_probing(homes, size)
     table[slots] = keys
-    found = [seconds(lambda: specimens.find_linear(keys, table, homes)) for _ in range(rounds)]
-    return _row(one, UNSEEDED, "none", probes, inserted, found, None, 0)
+    return probes, lambda: specimens.find_linear(keys, table, homes)
 
 
-def _defended(
-    kind: type[DigestTable], seed: int | None, one: Set, capacity: int, rounds: int
-) -> Row:
-    values, inserted, found = np.arange(len(one.digests)), [], []
+def _defended(kind: type[DigestTable], sets: list[Set], capacity: int, rounds: int) -> list[Row]:
+    tried = [_Tried(kind, seed, one, capacity) for seed in (SEED, None) for one in sets]
     for _ in range(rounds):
-        used = secrets.randbits(128) if seed is None else seed
-        table = empty(kind, capacity, _load(kind), used, WIDTH)
-        inserted.append(seconds(_insert(table, one.digests, values)))
-        found.append(seconds(_find(table, one.digests)))
-    measured = table.statistics()
-    probes = np.repeat(np.arange(len(measured.hit_probes)), measured.hit_probes)
-    seeded = SECRET if seed is None else KNOWN
-    return _row(
-        one, kind.__name__, seeded, probes, inserted, found, measured.hashed, measured.reseeds
-    )
+        for each in tried:
+            each.time()
+    return [each.row() for each in tried]
 
 
-def _insert(table: DigestTable, digests: Digests, values: Buckets) -> Callable[[], object]:
-    return lambda: table.insert(digests, values)
+class _Tried:
+    """One set in one kind of table under one seed, a random one where that is None."""
+
+    def __init__(self, kind: type[DigestTable], seed: int | None, one: Set, capacity: int) -> None:
+        self._kind, self._seed, self._set, self._capacity = kind, seed, one, capacity
+        self._values = np.arange(len(one.digests))
+        self._inserted: list[float] = []
+        self._found: list[float] = []
+        self._table = self._empty()
+
+    def time(self) -> None:
+        """Take one sample of an insert and one of a find."""
+        self._inserted.append(_sample(self._insert, self._renew))
+        self._found.append(_sample(self._find))
+
+    def row(self) -> Row:
+        measured = self._table.statistics()
+        probes = np.repeat(np.arange(len(measured.hit_probes)), measured.hit_probes)
+        return _row(
+            self._set, self._kind.__name__, SECRET if self._seed is None else KNOWN, probes,
+            self._inserted, self._found, measured.hashed, measured.reseeds,
+        )  # fmt: skip
+
+    def _empty(self) -> DigestTable:
+        used = secrets.randbits(128) if self._seed is None else self._seed
+        return empty(self._kind, self._capacity, _load(self._kind), used, WIDTH)
+
+    def _renew(self) -> None:
+        self._table = self._empty()
+
+    def _insert(self) -> None:
+        self._table.insert(self._set.digests, self._values)
+
+    def _find(self) -> None:
+        self._table.find(self._set.digests)
 
 
-def _find(table: DigestTable, digests: Digests) -> Callable[[], object]:
-    return lambda: table.find(digests)
+def _sample(call: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
+    """Seconds of one call: the mean of as many as take `LEAST`, each after one of `before`.
+
+    Only the calls are timed, and the first, which finds caches cold, is not.
+    """
+    before()
+    call()
+    took, calls = 0.0, 0
+    while took < LEAST:
+        before()
+        took += seconds(call)
+        calls += 1
+    return took / calls
 
 
 def _row(
-    one: Set, table: str, seed: str, probes: Buckets, inserted: list[float], found: list[float],
-    hashed: int | None, reseeds: int,
+    one: Set, table: str, seed: str, probes: Buckets, inserted: list[float] | None,
+    found: list[float], hashed: int | None, reseeds: int,
 ) -> Row:  # fmt: skip
     n = len(probes)
     return {
@@ -164,7 +212,7 @@ def _row(
         "hashes an attacker needs": n * one.hashes,
         "probes": float(probes.mean()), "longest": int(probes.max()), "hashed": hashed,
         "reseeds": reseeds,
-        "insert (ns)": 1e9 * statistics.median(inserted) / n,
+        "insert (ns)": None if inserted is None else 1e9 * statistics.median(inserted) / n,
         "find (ns)": 1e9 * statistics.median(found) / n,
     }  # fmt: skip
 

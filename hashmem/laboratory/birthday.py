@@ -30,11 +30,12 @@ Prefixes = NDArray[np.uint64]
 
 
 def measure(sizes: Sizes) -> Experiment:
-    """Count pairs in sets of 2^10, 2^12, … digests up to the size asked for."""
-    exponents = range(10, sizes.truncated.bit_length(), 2)
+    """Count pairs in sets four times as large each, up to the power of two that is asked for."""
+    top = sizes.truncated.bit_length() - 1
+    exponents = range(10 + top % 2, top + 1, 2)  # the largest set is all that is digested
     rows = []
     for algorithm in ALGORITHMS:
-        whole = digests_of(sizes.truncated, algorithm).view(">u8")[:, 0].astype(np.uint64)
+        whole = digests_of(1 << top, algorithm).view(">u8")[:, 0].astype(np.uint64)
         for exponent in exponents:
             ordered = np.sort(whole[: 1 << exponent])
             rows += [{"digest": algorithm, **row} for row in _rows(ordered)]

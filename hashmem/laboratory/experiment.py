@@ -15,16 +15,23 @@ Row = dict[str, Any]  # a figure or a word by column; the columns of all rows ar
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the laboratory makes things. The default takes about a minute."""
+    """How large the laboratory makes things. The default takes about a minute.
+
+    Raises `ValueError` for fewer than 1024 digests to truncate: they have no pairs to count.
+    """
 
     loads: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
     slots: int = 1 << 19  # of the tables whose probes are counted
     occupied: int = 1 << 18  # digests, and buckets, whose occupancy is counted
-    truncated: int = 1 << 21  # digests whose prefixes are searched for pairs
+    truncated: int = 1 << 21  # digests whose prefixes are searched for pairs, a power of two
     timed: int = 1 << 20  # slots of the tables that are timed
     rounds: int = 3
     attacked: int = 1 << 12  # hostile digests
     aimed: int = 1 << 11  # of them, those that were ground for one bucket of the known seed
+
+    def __post_init__(self) -> None:
+        if self.truncated < 1024:
+            raise ValueError(f"truncated must be 1024 or more, not {self.truncated}")
 
     @classmethod
     def quick(cls) -> "Sizes":

@@ -21,7 +21,8 @@ As many digests as buckets. *Unmixed*, a digest's own low bits name its bucket, 
 has it; *mixed*, `ChainingTable` does by its keyed hash, under a fixed seed. Numbers are digested by
 SHA-256, XXH3 of 128 and 64 bits; beside them the number itself, the number times 4096, as addresses
 of pages are, and Java's hash of its decimal digits, kept to 64 bits, which is weak in its low bits.
-Chi-square holds the buckets with 0, 1, 2, … digests against Poisson, the mean being given."""
+Chi-square holds the buckets with 0, 1, 2, … digests against Poisson, the mean being given. In the
+data buckets with 12 digests or more share a row."""
 
 Counts = NDArray[np.int64]
 Expected = NDArray[np.float64]
@@ -78,9 +79,10 @@ def _cells(observed: Counts, expected: Expected) -> list[Row]:
         return [*padded[:MOST].tolist(), padded[MOST:].sum().item()]
 
     pairs = zip(cells(observed), cells(expected), strict=True)
+    ends = [*range(MOST), max(MOST, len(observed) - 1)]
     return [
-        {"digests": k, "observed": seen, "expected": float(due)}
-        for k, (seen, due) in enumerate(pairs)
+        {"digests from": k, "to": end, "observed": seen, "expected": float(due)}
+        for k, (end, (seen, due)) in enumerate(zip(ends, pairs, strict=True))
     ]
 
 

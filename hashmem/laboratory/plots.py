@@ -10,6 +10,7 @@ __all__ = ["draw"]
 
 INCHES = (9.0, 5.2)
 LEAST_PAIRS = 1e-8  # the lowest expectation shown
+FEWEST_JOINED = 3  # points that a line may join
 FEW = 5  # probes, below which each has its tick
 DOTS = 80  # an inch: about 50 kB a figure
 
@@ -69,10 +70,15 @@ def _occupancy(figure: Any, rows: list[Row]) -> None:
         for digest in _distinct(row["digest"] for row in own):
             here = [row for row in own if row["digest"] == digest]
             seen = [row for row in here if row["observed"]]
-            axis.plot(*_columns(seen, "digests", "observed"), "o-", markersize=3, linewidth=0.7,
-                      label=digest)  # fmt: skip
-        axis.plot(*_columns(here, "digests", "expected"), "k--", linewidth=1, label="Poisson")
-        axis.set(yscale="log", ylim=(0.5, None), title=way, xlabel="digests in a bucket")
+            style = (
+                "o" if len(seen) < FEWEST_JOINED else "o-"
+            )  # a line would invent what is between
+            axis.plot(*_columns(seen, "digests from", "observed"), style, markersize=3,
+                      linewidth=0.7, label=digest)  # fmt: skip
+        axis.plot(*_columns(here, "digests from", "expected"), "k--", linewidth=1, label="Poisson")
+        last = here[-1]["digests from"]
+        axis.set(yscale="log", ylim=(0.5, None), title=way,
+                 xlabel=f"digests in a bucket ({last}: {last} or more)")  # fmt: skip
     axes[0].set_ylabel("buckets")
     axes[1].legend(fontsize=8)
 

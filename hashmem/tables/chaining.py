@@ -87,6 +87,8 @@ class ChainingTable(DigestTable):
             return TableStatistics(
                 entries=count,
                 buckets=n_buckets,
+                slots=1,
+                theory="chaining",
                 load=count / n_buckets,
                 nbytes=self.nbytes,
                 overhead=self.nbytes / count - self._width - 8 if count else 0.0,

@@ -1,7 +1,10 @@
 """Whether what a table shows is what theory expects: histograms, and a chi-square test of them.
 
 Everything is read from a table's public `statistics()`, or computed from sizes alone, so that the
-same functions serve any table that has them, a user's own too.
+same functions serve any table that has them, a user's own too. `probe_histogram` needs `hit_probes`
+of it. The others hold it against a theory, which its statistics must name (`theory`, with `slots`),
+as those of this package do: nothing is guessed from a load. Of other tables, hold the histogram
+against one of the functions that take sizes alone, or against a theory of your own.
 
 The test's threshold: counts are said to fit unless theory gives a deviation as large a probability
 below `SIGNIFICANCE`, one in a thousand. One in a thousand of right tables is then called wrong.
@@ -14,7 +17,7 @@ about c, a sample of s ≪ n / c behaves as independent.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 SIGNIFICANCE = 0.001
+CHAINING, TWO_CHOICES = "chaining", "two choices"  # what `theory` of statistics can be
 LEAST_EXPECTED = 5.0  # in a cell: below that, chi-square's own approximation fails (Cochran 1954)
 
 Counts = NDArray[np.int64]
@@ -50,15 +54,20 @@ class Counted(Protocol):
     @property
     def buckets(self) -> int: ...
     @property
-    def load(self) -> float: ...
-    @property
     def hit_probes(self) -> Counts: ...
 
 
-class Measured(Protocol):
-    """A table, as far as these functions know it."""
+class OnTop(Protocol):
+    """Statistics of what is built on a table, as a multimap is."""
 
-    def statistics(self) -> Counted: ...
+    @property
+    def table(self) -> Counted: ...
+
+
+class Measured(Protocol):
+    """A table, as far as these functions know it; a multimap counts as the table below it."""
+
+    def statistics(self) -> Counted | OnTop: ...
 
 
 @dataclass(frozen=True)
@@ -81,23 +90,26 @@ class Fit:
 def probe_histogram(table: Measured) -> Counts:
     """Count the entries by the probes that find them: [i] takes exactly i. O(n).
 
+    Raises `TypeError` for a table whose statistics have no probes, as those of a frozen one.
+
     >>> from hashmem import ChainingTable
     >>> int(probe_histogram(ChainingTable(width=8)).sum())
     0
     """
-    return table.statistics().hit_probes
+    return _counted_in(table).hit_probes
 
 
 def expected_probe_histogram(table: Measured) -> Expected:
     """Return what theory expects `probe_histogram` to be for a table of this kind and size.
 
     Of entries that were only inserted. Cells go as far as the theory has half an entry; the last
-    one holds all that lies beyond.
+    one holds all that lies beyond. Raises `ValueError` for a table whose statistics name no theory,
+    and `TypeError` as `probe_histogram` does.
     """
-    found = table.statistics()
-    slots = _slots(found)
-    if slots == 1:
+    found = _counted_in(table)
+    if _theory(found) == CHAINING:
         return chaining_histogram(found.entries, found.buckets)
+    slots: int = getattr(found, "slots", 0)
     return two_choice_histogram(found.entries, found.buckets, slots)
 
 
@@ -105,21 +117,41 @@ def occupancy(table: Measured) -> Counts:
     """Count the buckets of a chaining table by their entries: [k] hold exactly k. O(n).
 
     As many entries are found by exactly k probes as buckets hold k or more. Raises `ValueError` for
-    a table with open addressing, whose probes do not tell it.
+    a table with open addressing, whose probes do not tell it, and otherwise as
+    `expected_probe_histogram` does.
     """
-    found = table.statistics()
-    if _slots(found) != 1:
+    found = _counted_in(table)
+    if _theory(found) != CHAINING:
         raise ValueError(
             "probes tell the occupancy of chains only: of open addressing, take probe_histogram"
         )
-    at_least = np.append(found.hit_probes, 0)
-    at_least[0] = found.buckets
-    return np.asarray(-np.diff(at_least))
+    at_least = np.concatenate([[found.buckets], found.hit_probes[1:], [0]])
+    return np.asarray(-np.diff(at_least), np.int64)
 
 
-def _slots(found: Counted) -> int:
-    """Entries a bucket has room for, 1 for chains: `load` is by slot, or by bucket."""
-    return round(found.entries / (found.load * found.buckets)) if found.entries else 1
+def _counted_in(table: Measured) -> Counted:
+    """The statistics of `table`, or of the table below a multimap."""
+    found: Any = table.statistics()
+    counted: Counted = getattr(found, "table", found)
+    if not hasattr(counted, "hit_probes"):
+        from hashmem.tables.frozen import FrozenTable  # which needs this module's package
+
+        if isinstance(table, FrozenTable):
+            raise TypeError("a frozen table has no probes: every find looks at one slot")
+        raise TypeError(f"the statistics of a {type(table).__name__} have no hit_probes")
+    return counted
+
+
+def _theory(found: Counted) -> str:
+    """The theory that statistics name."""
+    theory = getattr(found, "theory", None)
+    if theory == CHAINING or (theory == TWO_CHOICES and hasattr(found, "slots")):
+        return str(theory)
+    raise ValueError(
+        f"statistics name no theory to hold them against, neither {CHAINING!r} nor, with slots, "
+        f"{TWO_CHOICES!r}: expected_occupancy, chaining_histogram and two_choice_histogram take "
+        "sizes alone"
+    )
 
 
 # -- sizes ---------------------------------------------------------------------------------------

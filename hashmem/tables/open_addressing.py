@@ -89,6 +89,8 @@ class OpenAddressingTable(DigestTable):
             return TableStatistics(
                 entries=count,
                 buckets=len(buckets),
+                slots=SLOTS,
+                theory="two choices",
                 load=count / (len(buckets) * SLOTS),
                 nbytes=self.nbytes,
                 overhead=self.nbytes / count - self._width - 8 if count else 0.0,

@@ -7,13 +7,16 @@ that compares them; their functions are here under the same names.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashmem.tables.fit import (
+    SIGNIFICANCE,
     Fit,
     chaining_histogram,
+    chi_square_tail,
     expected_occupancy,
     expected_probe_histogram,
     goodness_of_fit,
@@ -25,10 +28,12 @@ from hashmem.tables.fit import (
 from hashmem.tables.theory import chaining_theory, two_choice_theory
 
 __all__ = [
+    "SIGNIFICANCE",
     "Fit",
     "TableStatistics",
     "chaining_histogram",
     "chaining_theory",
+    "chi_square_tail",
     "expected_occupancy",
     "expected_probe_histogram",
     "goodness_of_fit",
@@ -46,6 +51,8 @@ class TableStatistics:
 
     entries: int
     buckets: int
+    slots: int  # entries a bucket has room for; 1 for chains, which have no end
+    theory: Literal["chaining", "two choices"]  # what `expected_probe_histogram` goes by
     load: float  # entries a slot (open addressing) or a bucket (chaining)
     nbytes: int
     overhead: float  # bytes an entry beyond its digest and its value
