@@ -45,9 +45,18 @@ fit = goodness_of_fit(buckets, expected_occupancy(5000, buckets.sum()), fitted=1
 print(fit.statistic, fit.degrees, fit.p_value, fit.fits)
 ```
 
-`probe_histogram` and `expected_probe_histogram` do that for either kind of table.
-`chaining_histogram`, `two_choice_theory` and `expected_occupancy` take sizes alone, and
-`hashmem.laboratory.theory` has linear probing and Robin Hood.
+`probe_histogram` and `expected_probe_histogram` do that for either kind of table, and for any whose
+statistics name one of their theories. `chaining_histogram`, `two_choice_histogram` and
+`expected_occupancy` take sizes alone, and `hashmem.laboratory.theory` has linear probing and Robin
+Hood. The experiments themselves, at sizes of your own:
+
+```python
+from hashmem.laboratory.collisions import run
+from hashmem.laboratory.experiment import Sizes
+
+for experiment in run(Sizes(occupied=1 << 12), ["occupancy"]):
+    print(experiment.reading, experiment.summary[0])
+```
 
 **The threshold.** Counts *fit* where Pearson's chi-square, cells that expect fewer than 5 pooled,
 gives p ≥ 0.001: one in a thousand sets of right counts is called wrong. Entries that share a table

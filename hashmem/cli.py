@@ -16,6 +16,7 @@ from hashmem.errors import HashMemError
 __all__ = ["main"]
 
 DONE, NO, WRONG = 0, 1, 2
+EXPERIMENTS = ("probes", "occupancy", "birthday", "throughput", "attack")  # names, without NumPy
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,13 +95,17 @@ def _parser() -> argparse.ArgumentParser:
     hop.add_argument("--trace", action="store_true", help="print every step on the way")
 
     bench = command("bench", _bench, "Measure hash tables beside theory; writes CSV and plots.")
-    bench.add_argument("what", choices=["collisions"])
+    bench.add_argument("what", nargs="?", choices=["collisions"], default="collisions")
     bench.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
     bench.add_argument(
         "--size", choices=["quick", "standard", "full"], default="standard",
-        help="seconds, a minute, or the minutes and 2 GiB of the published figures",
+        help="seconds, a minute, or the minutes and 1 GiB of the published figures",
     )  # fmt: skip
-    bench.add_argument("--only", nargs="+", metavar="NAME", help="some of the experiments")
+    bench.add_argument(
+        "--only", action="append", choices=EXPERIMENTS,
+        help="this experiment alone, and others named the same way; what collisions.json in the "
+        "folder has of the rest stays",
+    )  # fmt: skip
 
     on_store("verify", _verify, "Read everything back and check it.")
     on_store("stats", _stats, "Print counts and sizes.")
@@ -240,18 +245,35 @@ def _bench(options: argparse.Namespace) -> int:
     from hashmem.laboratory import collisions
     from hashmem.laboratory.experiment import Sizes
 
-    sizes = {"quick": Sizes.quick(), "standard": Sizes(), "full": Sizes.full()}[options.size]
-    answer, lines = [], []
-    for found in collisions.run(sizes, options.only):
-        files = [str(path) for path in collisions.write(found, Path(options.out))]
-        answer.append({**found.as_dict(), "files": files})
-        lines += [found.title, textwrap.fill(found.reading, 100), f"→ {', '.join(files)}", ""]
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before the work
+    path = folder / "collisions.json"
+    kept = _results(path) if options.only else {}
     if not collisions.has_plots():
         print("hashmem bench: no plots without matplotlib: hashmem[plots] has it", file=sys.stderr)
-    path = Path(options.out) / "collisions.json"
-    path.write_text(json.dumps(answer, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _print(options, answer, "\n".join([*lines, f"All figures: {path}"]))
+    sizes = {"quick": Sizes.quick(), "standard": Sizes(), "full": Sizes.full()}[options.size]
+    answer = {}
+    for found in collisions.run(sizes, options.only and list(dict.fromkeys(options.only))):
+        files = [str(path) for path in collisions.write(found, folder)]
+        answer[found.name] = {"size": options.size, **found.as_dict(), "files": files}
+        if not options.json:
+            reading = textwrap.fill(found.reading, 100)
+            print(f"{found.title}\n{reading}\n→ {', '.join(files)}\n", flush=True)
+    every = kept | answer
+    ordered = [every[name] for name in EXPERIMENTS if name in every]
+    path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _print(options, list(answer.values()), f"All figures: {path}")
     return DONE
+
+
+def _results(path: Path) -> dict[str, Any]:
+    """What an earlier run left in `path`, by the names of experiments."""
+    try:
+        return {one["name"]: one for one in json.loads(path.read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no results to add to: {error!r}") from error
 
 
 def _compact(options: argparse.Namespace) -> int:

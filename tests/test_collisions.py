@@ -4,6 +4,7 @@ Everything but times and random seeds follows from fixed seeds, so nothing here 
 """
 
 import csv
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -17,12 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashmem import ChainingTable
+from hashmem import ChainingTable, cli
 from hashmem.cli import main
 from hashmem.errors import TableFullError
-from hashmem.laboratory import attack, birthday, collisions, specimens, theory
+from hashmem.laboratory import attack, birthday, collisions, probes, specimens, theory
 from hashmem.laboratory import occupancy as occupancy_experiment
-from hashmem.laboratory.experiment import Sizes, told
+from hashmem.laboratory.experiment import Experiment, Sizes, told
 from hashmem.tables.fit import Fit, goodness_of_fit, thinned
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -187,6 +188,29 @@ def test_only_hashes_fill_buckets_at_random(found):
         assert row["fits"] == (random or row["bucket by"] == "mixed"), row
 
 
+def test_last_row_of_an_occupancy_says_how_far_it_goes(found):
+    for (digest, way), rows in itertools.groupby(
+        found["occupancy"].rows, lambda row: (row["digest"], row["bucket by"])
+    ):
+        *exact, last = rows
+        assert [(row["digests from"], row["to"]) for row in exact] == [(k, k) for k in range(12)]
+        (fullest,) = [
+            row["fullest"]
+            for row in found["occupancy"].summary
+            if (row["digest"], row["bucket by"]) == (digest, way)
+        ]
+        assert (last["digests from"], last["to"]) == (12, max(12, fullest))
+
+
+def test_tables_near_full_are_counted_together(found):
+    for row in found["probes"].summary:
+        specimen = row["table"] in {"linear probing", "Robin Hood"}
+        assert row["tables"] == (probes.TABLES if specimen and row["load"] > 0.9 else 1)
+        assert (row["sample"] is None) == (row["fits"] is None)
+        if specimen and row["searches"] == "misses":
+            assert row["counted"] == row["tables"] * Sizes.quick().slots
+
+
 def test_digests_of_the_weak_kinds_are_distinct():
     for make in occupancy_experiment.DIGESTS.values():
         assert len(np.unique(make(20_000), axis=0)) == 20_000
@@ -198,6 +222,18 @@ def test_pairs_come_as_the_birthday_bound_has_them(found):
     assert {row["pairs"] for row in widest} == {0}
 
 
+@pytest.mark.parametrize(("truncated", "exponents"), [(1024, [10]), (1 << 13, [11, 13])])
+def test_largest_set_is_all_that_is_digested(truncated, exponents):
+    counted = birthday.measure(Sizes(truncated=truncated))
+    assert sorted({row["digests"] for row in counted.rows}) == [1 << e for e in exponents]
+    assert {row["digests"] for row in counted.summary} == {truncated}
+
+
+def test_too_few_digests_to_truncate_are_refused():
+    with pytest.raises(ValueError, match="truncated must be 1024 or more, not 1023"):
+        Sizes(truncated=1023)
+
+
 def test_an_attack_needs_a_table_without_a_secret(found):
     rows = {(r["table"], r["seed"], r["digests"]): r for r in found["attack"].rows}
     n = Sizes.quick().attacked
@@ -206,6 +242,8 @@ def test_an_attack_needs_a_table_without_a_secret(found):
     assert unseeded["probes"] == (n + 1) / 2  # each found behind all that came before
     assert unseeded["longest"] == n
     for (table, seed, digests), row in rows.items():
+        assert (row["insert (ns)"] is None) == (table == attack.UNSEEDED)  # it does not walk
+        assert row["find (ns)"] > 0
         assert row["n"] == (n if "ground" not in digests else Sizes.quick().aimed)
         if table != attack.UNSEEDED:
             # Longer with a probability below one in a million for both kinds at these sizes.
@@ -216,6 +254,24 @@ def test_an_attack_needs_a_table_without_a_secret(found):
                 hostile = digests.startswith("agreeing")
                 assert row["hashed"] == (attack.WIDTH if hostile else attack.HASHED), digests
             assert row["reseeds"] == 0
+
+
+def test_samples_last_longer_than_the_noise(monkeypatch):
+    calls = []
+    monkeypatch.setattr(attack, "seconds", lambda call: call() or attack.LEAST / 3.5)
+    took = attack._sample(lambda: calls.append("call"), lambda: calls.append("before"))
+    assert calls == ["before", "call"] * 5  # one to warm up, then as many as take LEAST
+    assert took == pytest.approx(attack.LEAST / 3.5)
+
+
+def test_sets_take_turns_in_every_round(monkeypatch):
+    turns = []
+    monkeypatch.setattr(attack._Tried, "time", lambda tried: turns.append(tried))
+    monkeypatch.setattr(attack._Tried, "row", lambda tried: tried)
+    sets = [attack.Set(name, attack.sharing_low_bits(4), 0.0) for name in "ab"]
+    tried = attack._defended(ChainingTable, sets, 8, rounds=3)
+    assert len(tried) == 4
+    assert turns == tried * 3
 
 
 def test_ground_digests_share_the_bucket_they_were_ground_for():
@@ -277,16 +333,60 @@ def test_files_hold_the_rows(found, tmp_path):
 
 def test_command_writes_what_it_says(tmp_path, capsys):
     out = tmp_path / "new" / "figures"
-    arguments = ["bench", "collisions", "--out", str(out), "--size", "quick", "--json"]
-    assert main([*arguments, "--only", "occupancy", "birthday"]) == 0
+    arguments = ["bench", "--out", str(out), "--size", "quick", "--json"]
+    assert main([*arguments, "--only", "occupancy", "--only", "birthday"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in told] == ["occupancy", "birthday"]
     assert json.loads((out / "collisions.json").read_text(encoding="utf-8")) == told
     assert {path for one in told for path in one["files"]} | {str(out / "collisions.json")} == {
         str(path) for path in out.iterdir()
     }
-    assert main(["bench", "collisions", "--out", str(out), "--only", "nothing"]) == 2
-    assert "no experiment is called nothing" in capsys.readouterr().err
+
+
+def test_some_experiments_replace_only_themselves(tmp_path, capsys):
+    arguments = ["bench", "collisions", "--out", str(tmp_path), "--size", "quick", "--only"]
+    path = tmp_path / "collisions.json"
+    old = [{"name": "occupancy", "title": "old"}, {"name": "attack", "title": "kept"}]
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert main([*arguments, "occupancy"]) == 0
+    new, kept = json.loads(path.read_text(encoding="utf-8"))
+    assert (new["name"], new["size"]) == ("occupancy", "quick")
+    assert new["title"] != "old"
+    assert kept == old[1]
+    shown = capsys.readouterr().out
+    assert new["title"] in shown
+    assert "kept" not in shown
+    path.write_text('{"a": 1}', encoding="utf-8")
+    assert main([*arguments, "occupancy"]) == 2
+    assert "holds no results to add to" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == '{"a": 1}'
+
+
+def test_command_knows_the_experiments(tmp_path, capsys):
+    assert tuple(collisions.EXPERIMENTS) == cli.EXPERIMENTS
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "--out", str(tmp_path / "none"), "--only", "nothing"])
+    assert left.value.code == 2
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "file").touch()
+    assert main(["bench", "--out", str(tmp_path / "file"), "--size", "quick"]) == 2
+
+
+def test_readings_come_one_by_one(tmp_path, monkeypatch, capsys):
+    shown = []
+    experiment = Experiment("occupancy", "Title", "Method", "Reading", [{"a": 1}])
+
+    def run(sizes, names):
+        yield experiment
+        shown.append(capsys.readouterr())
+        yield dataclasses.replace(experiment, name="probes")
+
+    monkeypatch.setattr(collisions, "run", run)
+    monkeypatch.setattr(collisions, "has_plots", lambda: False)
+    assert main(["bench", "--out", str(tmp_path)]) == 0
+    assert "Title\nReading\n" in shown[0].out
+    assert "hashmem[plots]" in shown[0].err
 
 
 def test_without_matplotlib_there_are_data_and_a_word(tmp_path):
@@ -305,14 +405,15 @@ def test_without_matplotlib_there_are_data_and_a_word(tmp_path):
     assert names == {"occupancy.csv", "occupancy-summary.csv", "collisions.json"}
 
 
-def test_page_is_what_the_results_render_to(found):
+def test_page_is_what_the_results_render_to(found, tmp_path):
     path = bench.harness.RESULTS / "collisions.json"
     result = json.loads(path.read_text(encoding="utf-8"))
     assert bench.PAGE.read_text(encoding="utf-8") == bench.render(result)
     for experiment in result["experiments"]:
         assert (bench.FIGURES / f"{experiment['name']}.png").exists()
-        with (bench.FIGURES / f"{experiment['name']}.csv").open(encoding="utf-8") as file:
-            assert len(list(csv.DictReader(file))) == len(experiment["rows"])
+        Experiment(**experiment).write(tmp_path)
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert written == {path.name: path.read_bytes() for path in bench.FIGURES.glob("*.csv")}
     assert [experiment["name"] for experiment in result["experiments"]] == list(found)
 
 

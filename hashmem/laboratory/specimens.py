@@ -60,7 +60,9 @@ def miss_probes(slots: Places, size: int) -> Places:
 
     Under linear probing, whatever the policy: the way to the next free slot, that one included.
     """
-    free = np.setdiff1d(np.arange(size), slots)
+    is_free = np.ones(size, bool)
+    is_free[slots] = False
+    free = np.flatnonzero(is_free)
     if not len(free):
         raise TableFullError("without a free slot, a miss never ends")
     ends = np.append(free, free[0] + size)
