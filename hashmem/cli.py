@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
     bench.add_argument(
         "--size", choices=["quick", "standard", "full"], default="standard",
-        help="seconds, a minute, or the minutes and 1 GiB of the published figures",
+        help="seconds, a minute, or the minutes and 0.5 GiB of the published figures",
     )  # fmt: skip
     bench.add_argument(
         "--only", action="append", choices=EXPERIMENTS,

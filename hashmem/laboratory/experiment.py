@@ -40,7 +40,7 @@ class Sizes:
 
     @classmethod
     def full(cls) -> "Sizes":
-        """Sizes of the published figures: minutes, and about 1 GiB."""
+        """Sizes of the published figures: minutes, and about 0.5 GiB."""
         return cls(slots=1 << 20, occupied=1 << 20, truncated=1 << 23, timed=1 << 21,
                    rounds=3, attacked=1 << 13, aimed=1 << 12)  # fmt: skip
 
