@@ -119,13 +119,13 @@ def test_a_right_hop_passes():
 
 @pytest.mark.parametrize("kind", each(planted_bugs.TABLES))
 def test_bugs_of_tables_are_found(kind):
-    told = smallest_failure(table_machine(kind), max_examples=300, shrink=False)
+    told = smallest_failure(table_machine(kind), max_examples=1000, shrink=False)
     assert is_found(told, kind), told
 
 
 @pytest.mark.parametrize("kind", each(planted_bugs.STORES))
 def test_bugs_of_stores_are_found(kind):
-    often = {"max_examples": 300, "stateful_step_count": 30}
+    often = {"max_examples": 1000, "stateful_step_count": 30}
     told = smallest_failure(store_machine(kind), shrink=False, **often)
     assert is_found(told, kind), told
 
@@ -173,7 +173,7 @@ def test_bugs_of_stores_are_found(kind):
     ],
 )
 def test_operations_shrink_to_those_it_takes(machine, shortest):
-    told = smallest_failure(machine).splitlines()
+    told = smallest_failure(machine, max_examples=1000).splitlines()
     assert [line.removeprefix("state.") for line in told[2:-1]] in shortest
 
 
