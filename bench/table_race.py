@@ -19,6 +19,7 @@ MAKERS: dict[str, Callable[[], Contestant]] = {
 OURS = (BASELINE, CHAINING)  # whose limit is measured beside them
 SWIFT = (*OURS, DictLoop.name, Hirola.name, Cykhash.name, Pandas.name)  # at every size
 ROUNDS, SLOW_ROUNDS, SLOW_FROM = 5, 2, 1_000_000  # keys
+WARM = 1 << 26  # bytes: more than the results of a batch take
 BATCH, QUICK_BATCH, QUICK_ROUNDS = 1 << 20, 300, 2  # queries in a find
 ZIPF_EXPONENT = 0.99  # YCSB's: a few digests take most of the queries
 
@@ -88,7 +89,7 @@ def race(
         calls = {c.name: partial(prepare, c) for c in group}
         if group is quick:
             calls |= beside or {}
-        found |= harness.race(calls, case.rounds(most))
+        found |= harness.race(calls, case.rounds(most), warm=0 if case.quick else WARM)
     kinds = {c.name: c.kind for c in able} | dict.fromkeys(beside or {}, "floor")
     for name, kind in kinds.items():
         result.add(case.title, column, name, kind, [1e9 * s / count for s in found[name]])

@@ -25,6 +25,9 @@ differs, and each gets its best form:
 - **C++**: yardsticks, built here with -O3 -march=native and called with a whole batch; they hash a
   digest by its first 8 bytes, compare all of it, and prefetch nothing.
 
+What is timed finds 64 MiB of memory just used by the process: the first of a round would otherwise
+pay for what a virtual machine takes to give out memory anew.
+
 Eight bytes are not enough to address content, so these have the easier task. Memory is what a fresh
 process grows by, filled with random bytes of the same width; the key array that a pandas Index
 refers to is not counted. Overhead is what the table says it holds beyond digests and values, as it

@@ -130,37 +130,33 @@ def test_bugs_of_stores_are_found(kind):
     assert is_found(told, kind), told
 
 
+CHANGE = r"(put|put_many|link|link_each_to_the_next)\(.*\)"
+
+
 @pytest.mark.parametrize(
-    ("machine", "shortest"),
+    ("machine", "steps"),
     [
-        (table_machine(planted_bugs.FirstWins), [["insert(first=0, layout='C', numbers=[0, 0])"]]),
+        (
+            table_machine(planted_bugs.FirstWins),
+            [r"insert\(first=0, layout='C', numbers=\[0, 0\]\)"],
+        ),
         pytest.param(
             table_machine(planted_bugs.FullTable),
-            [["insert_run(count=8, start=0)"]],
+            [r"insert_run\(count=8, start=0\)"],
             marks=counted,
         ),
         (
             table_machine(planted_bugs.BatchOverwritten),
-            [["insert(first=0, layout='C', numbers=[0])"], ["insert_run(count=1, start=0)"]],
+            [r"insert\(first=0, layout='C', numbers=\[0\]\)|insert_run\(count=1, start=0\)"],
         ),
         (
             table_machine(planted_bugs.BatchKept),
-            [["insert(first=0, layout='C', numbers=[0])"], ["insert_run(count=1, start=0)"]],
+            [r"insert\(first=0, layout='C', numbers=\[0\]\)|insert_run\(count=1, start=0\)"],
         ),
-        (
-            store_machine(planted_bugs.LastCommitLost),
-            [  # either is as short as can be
-                ["put(given=None, which=0)", "reopen()"],
-                ["link(one=0, then=0)", "reopen()"],
-            ],
-        ),
+        (store_machine(planted_bugs.LastCommitLost), [CHANGE, r"reopen\(\)"]),
         (
             store_machine(planted_bugs.RollbackForgetsAll),
-            [
-                [change, commit, "rollback()"]
-                for change in ("put(given=None, which=0)", "link(one=0, then=0)")
-                for commit in ("commit()", "reopen()")
-            ],
+            [CHANGE, r"commit\(\)|reopen\(\)", r"rollback\(\)"],
         ),
     ],
     ids=[
@@ -172,9 +168,12 @@ def test_bugs_of_stores_are_found(kind):
         "rollback forgets all",
     ],
 )
-def test_operations_shrink_to_those_it_takes(machine, shortest):
+def test_operations_shrink_to_those_it_takes(machine, steps):
+    """To as few as can be; which of several that do, the search for examples decides."""
     told = smallest_failure(machine, max_examples=1000).splitlines()
-    assert [line.removeprefix("state.") for line in told[2:-1]] in shortest
+    found = [line.removeprefix("state.") for line in told[2:-1]]
+    assert len(found) == len(steps), found
+    assert all(map(re.fullmatch, steps, found)), found
 
 
 @pytest.mark.parametrize("function", each(planted_bugs.HOPS))
