@@ -91,9 +91,12 @@ class Linking(Handle):
             self._all_successors(state)
             ends = state.links.hop(rows, n)
             found = ends >= 0
-            digests = np.zeros_like(queries)
-            digests[found] = state.table.digests[ends[found]]
-            return digests, found
+            if not found.any():
+                return np.zeros_like(queries), found
+            whole = state.table.digests.view(f"V{self.width}")[:, 0]  # byte by byte takes thrice
+            digests = whole[ends]
+            digests[~found] = np.zeros(1, whole.dtype)
+            return digests.view(np.uint8).reshape(queries.shape), found
 
     def trace(self, start: bytes, limit: int | None = None) -> Digests:
         """Return the digests from `start` along successors, start included: uint8 (k, width).
