@@ -251,7 +251,7 @@ def test_a_newer_header_is_refused(tmp_path):
     with MemoryStore(tmp_path / "store"):
         pass
     with closing(LmdbBackend(tmp_path / "store")) as backend, backend.write() as transaction:
-        transaction.put(b"h", msgpack.packb({"format": 2, "anything": "else"}))
+        transaction.put(b"h", msgpack.packb({"format": 3, "anything": "else"}))
     with pytest.raises(StoreFormatError, match="upgrade"):
         MemoryStore(tmp_path / "store")
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hashmem.errors import RecordNotFound
-from hashmem.store import MemoryStore, columns, compaction, packs, records
+from hashmem.store import MemoryStore, checkpoint, columns, packs, placed
 from hashmem.store.backend import Backend
 from hashmem.store.lmdb import LmdbBackend
 from hashmem.store.ram import RamBackend
@@ -109,8 +109,9 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patches = pytest.MonkeyPatch()
-        for module in (columns, compaction, packs, records):
+        for module in (columns, packs, placed):
             self.patches.setattr(module, "PACK_LIMIT", 128)
+        self.patches.setattr(checkpoint, "FEWEST", 3)
         self.patches.setattr(columns, "MERGE_RUN", 2)
         self.patches.setattr(columns, "_MERGE_BELOW", [32, 64])
         self.start()

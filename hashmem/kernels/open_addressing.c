@@ -19,8 +19,9 @@
  * nothing behind but a count that has reached 255, which stays until the buckets are rebuilt. An
  * empty slot has index 0 and no bits.
  *
- * An entry is its value, int64, and its digest. An index of `count` or above in a damaged bucket
- * matches nothing. hashmem.kernels.reference.open_addressing says what each kernel answers.
+ * An entry is its value, int64, and its digest; in rows.c, which includes this file, it is its digest
+ * alone, and its value is its index. An index of `count` or above in a damaged bucket matches
+ * nothing. hashmem.kernels.reference.open_addressing says what each kernel answers.
  *
  * Threads: searches beside a change may answer wrongly, but stay within the buffers.
  */
@@ -36,7 +37,10 @@
 #define AWAY 12 /* the byte that counts the entries away */
 #define SATURATED 255
 #define LOW_BITS 16
-#define HEADER 8
+#ifndef HEADER
+#define HEADER 8 /* bytes of an entry before its digest: its value, or with 0 none */
+#define TABLE(operation) hashmem_open_##operation
+#endif
 #define AHEAD 24    /* digests between asking for a line and using it */
 #define RING 64     /* digests under way: a power of two above 2 * AHEAD */
 #define STEP 8      /* digests that a stage of a find takes in turn */
@@ -147,6 +151,13 @@ ALWAYS_INLINE uint8_t *elsewhere(const Table *t, const uint8_t *bucket, unsigned
 
 ALWAYS_INLINE uint8_t *entry_of(const Table *t, uint64_t entry, size_t width) {
     return t->entries + entry * stride_of(HEADER, width);
+}
+
+ALWAYS_INLINE int64_t value_of(const Table *t, const uint8_t *entry, size_t width) {
+    int64_t value = 0;
+    if (HEADER == 0) return (entry - t->entries) / (int64_t)stride_of(HEADER, width);
+    memcpy(&value, entry, HEADER);
+    return value;
 }
 
 ALWAYS_INLINE void prefetch_entry(const Table *t, uint64_t entry, size_t width) {
@@ -261,7 +272,7 @@ ALWAYS_INLINE int find_one(const Table *t, const uint8_t *digest, int64_t *value
     const uint64_t entry =
         locate(t, digest, width, hash_of(t, digest, width), &mismatches).entry;
     if (entry == NONE) return 0;
-    memcpy(value, entry_of(t, entry, width), 8);
+    *value = value_of(t, entry_of(t, entry, width), width);
     return 1;
 }
 
@@ -326,8 +337,7 @@ ALWAYS_INLINE void compare(Searches *s, int count, size_t width) {
         const Candidate c = s->candidates[(s->compared + (uint64_t)k) % RING];
         const int same = same_digest(c.entry + HEADER, s->digests + c.i * width, width) &
                          (c.entry != nothing);
-        int64_t value;
-        memcpy(&value, c.entry, 8);
+        const int64_t value = value_of(s->t, c.entry, width);
         s->out[c.i] = same ? value : s->missing;
         s->late[n_late] = (Late){c.hash, c.i, 1};
         n_late += !same;
@@ -360,7 +370,7 @@ ALWAYS_INLINE void finish(Searches *s, size_t width) {
     }
     for (int k = 0; k < n_found; k++)
         if (same_digest(found[k].entry + HEADER, s->digests + found[k].i * width, width))
-            memcpy(&s->out[found[k].i], found[k].entry, 8);
+            s->out[found[k].i] = value_of(t, found[k].entry, width);
     s->n_late = 0;
 }
 
@@ -393,6 +403,21 @@ ALWAYS_INLINE void find_all(const Table *t, const uint8_t *queries, Py_ssize_t n
         finish(&s, width);
     }
 }
+
+/* Place all entries into empty buckets. How many there was a place for, in their order. */
+ALWAYS_INLINE uint64_t build_all(const Table *t, uint64_t limit, size_t width) {
+    uint64_t ring[RING];
+    for (uint64_t step = 0; step < t->count + AHEAD; step++) {
+        if (step < t->count)
+            approach(t, entry_of(t, step, width) + HEADER, width, &ring[step % RING]);
+        if (step < AHEAD) continue;
+        if (UNLIKELY(!place(t, ring[(step - AHEAD) % RING], step - AHEAD, limit)))
+            return step - AHEAD;
+    }
+    return t->count;
+}
+
+#if HEADER /* what follows writes entries */
 
 ALWAYS_INLINE Py_ssize_t insert_all(Table *t, const uint8_t *queries, Py_ssize_t n, int64_t *values,
                                     uint8_t *new, Insertion *how, size_t width) {
@@ -445,19 +470,6 @@ ALWAYS_INLINE Py_ssize_t delete_all(Table *t, const uint8_t *queries, Py_ssize_t
     return removed;
 }
 
-/* Place all entries into empty buckets. How many there was a place for, in their order. */
-ALWAYS_INLINE uint64_t build_all(const Table *t, uint64_t limit, size_t width) {
-    uint64_t ring[RING];
-    for (uint64_t step = 0; step < t->count + AHEAD; step++) {
-        if (step < t->count)
-            approach(t, entry_of(t, step, width) + HEADER, width, &ring[step % RING]);
-        if (step < AHEAD) continue;
-        if (UNLIKELY(!place(t, ring[(step - AHEAD) % RING], step - AHEAD, limit)))
-            return step - AHEAD;
-    }
-    return t->count;
-}
-
 /* The slot that holds `entry`; comparing indexes needs no digest. */
 ALWAYS_INLINE Place locate_entry(const Table *t, uint64_t hash, uint64_t entry) {
     uint8_t *bucket = home_of(t, hash);
@@ -490,7 +502,8 @@ ALWAYS_INLINE void move_all(const Table *t, const int64_t *from, const int64_t *
     }
 }
 
+#endif
+
 static int fits(const Table *t) { return t->count <= SLOTS * t->n_buckets; }
 
-#define TABLE(operation) hashmem_open_##operation
 #include "table_kernels.h"

@@ -11,6 +11,8 @@
  *     void move_all(t, from, to, n, width)
  *     int fits(t)                                                         whether all can be placed
  *
+ * Where HEADER is 0, entries are digests that nobody writes: there is no insert, delete or move.
+ *
  * hashmem.kernels.reference says what each answers.
  */
 
@@ -51,6 +53,30 @@ KERNEL(TABLE(find)) {
     give_back(batch, 2);
     return answer;
 }
+
+/* build(table…, limit) -> placed */
+KERNEL(TABLE(build)) {
+    (void)module;
+    if (expect_arguments("build", nargs, 7) < 0) return NULL;
+    Table t;
+    uint64_t limit;
+    PyObject *answer = NULL;
+    if (borrow_table(args, WRITE, &LAYOUT, &t) == 0 && take_size(args[6], &limit, "limit") == 0) {
+        uint64_t placed = 0;
+        if (!fits(&t)) {
+            PyErr_Format(PyExc_ValueError, "%s do not hold that many entries", LAYOUT.index);
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            FOR_WIDTH(t.width, placed = build_all(&t, limit, W))
+            Py_END_ALLOW_THREADS
+            answer = PyLong_FromUnsignedLongLong(placed);
+        }
+    }
+    give_back(t.borrowed, TABLE_BUFFERS);
+    return answer;
+}
+
+#if HEADER
 
 static PyObject *insert(PyObject *const *args, Insertion *how) {
     Table t;
@@ -124,28 +150,6 @@ KERNEL(TABLE(delete)) {
     return answer;
 }
 
-/* build(table…, limit) -> placed */
-KERNEL(TABLE(build)) {
-    (void)module;
-    if (expect_arguments("build", nargs, 7) < 0) return NULL;
-    Table t;
-    uint64_t limit;
-    PyObject *answer = NULL;
-    if (borrow_table(args, WRITE, &LAYOUT, &t) == 0 && take_size(args[6], &limit, "limit") == 0) {
-        uint64_t placed = 0;
-        if (!fits(&t)) {
-            PyErr_Format(PyExc_ValueError, "%s do not hold that many entries", LAYOUT.index);
-        } else {
-            Py_BEGIN_ALLOW_THREADS
-            FOR_WIDTH(t.width, placed = build_all(&t, limit, W))
-            Py_END_ALLOW_THREADS
-            answer = PyLong_FromUnsignedLongLong(placed);
-        }
-    }
-    give_back(t.borrowed, TABLE_BUFFERS);
-    return answer;
-}
-
 /* move(table…, sources: int64[n], targets: int64[n]) */
 KERNEL(TABLE(move)) {
     (void)module;
@@ -169,6 +173,8 @@ KERNEL(TABLE(move)) {
     give_back(batch, 2);
     return answer;
 }
+
+#endif
 
 /* A table held for searches of one digest each, in a capsule: no buffers to borrow each time. */
 static const char CAPSULE[] = "hashmem.kernels.table";

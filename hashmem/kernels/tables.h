@@ -1,7 +1,8 @@
 /* What both kinds of tables share: how entries lie in memory, and what every kernel starts with.
  *
  * Entries are dense. Each begins with a header that the kind defines, whose last 8 bytes are its
- * value, and then has its digest, padded to 8 bytes: value and digest mostly lie on one line.
+ * value, and then has its digest, padded to 8 bytes: value and digest mostly lie on one line. With an
+ * empty header they are digests alone, which no kernel writes.
  *
  * The arguments every kernel starts with are the table: index, keys, entries, width, hashed, count.
  * Only the first `hashed` bytes of a digest are hashed: 8, or all of them in a table that has met
@@ -56,7 +57,7 @@ static int borrow_table(PyObject *const *args, int write, const Layout *layout, 
     uint64_t width, hashed;
     if (borrow_numbers(args[0], &b[0], write, (Py_ssize_t)layout->bucket, layout->index) < 0 ||
         borrow_numbers(args[1], &b[1], READ, 8, "keys") < 0 ||
-        borrow_numbers(args[2], &b[2], write, 8, "entries") < 0 ||
+        borrow_numbers(args[2], &b[2], write && layout->header, 8, "entries") < 0 ||
         take_size(args[3], &width, "width") < 0 || take_size(args[4], &hashed, "hashed") < 0 ||
         take_size(args[5], &t->count, "count") < 0)
         return -1;

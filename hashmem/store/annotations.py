@@ -104,8 +104,7 @@ class Annotations(Handle):
             rows, values = state.named[name].read_all(reader)
             live = state.payloads.held(state.rows)[rows]
             array = values[live].view(np.dtype(str(dtype))).reshape(-1, int(str(items)))
-            digests: Digests = state.table.digests[rows[live]]
-            return digests, array
+            return state.table.digests(rows[live]), array
 
     @property
     def columns(self) -> list[str]:

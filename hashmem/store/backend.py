@@ -16,7 +16,7 @@ see it.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = ["Backend", "Reader", "Snapshot", "Transaction", "Version"]
 
@@ -34,15 +34,24 @@ class Reader(ABC):
         transaction's next change. O(log n)."""
 
     @abstractmethod
-    def keys(self, prefix: bytes) -> Iterator[bytes]:
-        """Yield the keys that start with `prefix`, in order, without reading their values."""
+    def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
+        """Yield the keys from `start` on that begin with `prefix`, in order, without reading their
+        values."""
 
 
 class Snapshot(Reader):
     """A view of one commit. Hold it briefly: it keeps what was replaced since from being freed."""
 
-    views: dict[int, memoryview]  # for its user to keep values in: emptied when it ends,
-    # closed or inherited by a forked child, where a value that is still used would kill the process
+    map: Any = None  # a buffer in which all values lie, where there is one
+    closed: bool = False  # also in a forked child that has inherited it
+
+    @abstractmethod
+    def extent(self, key: bytes) -> tuple[int, int] | None:
+        """Return where in `map` the value under `key` begins, and its bytes; None without one.
+
+        O(log n), and nothing of the value is read. It stays there as long as a snapshot is held in
+        which the key has that value. Without a map it begins at 0.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -74,6 +83,7 @@ class Backend(ABC):
     shared: ClassVar[bool]
     readonly: bool = False
     path: str | None = None  # where other processes find it; None where they cannot
+    folder: str | None = None  # where files may lie beside what is stored here, None for nowhere
 
     @property
     @abstractmethod
@@ -83,6 +93,13 @@ class Backend(ABC):
     @abstractmethod
     def snapshot(self) -> Snapshot:
         """Return a view of the newest commit."""
+
+    def read(self, version: Version, start: int, size: int) -> bytes | None:
+        """Return so many bytes of a snapshot's `map`, None unless `version` is the newest commit.
+
+        For one small value, where making a snapshot would take longer than reading.
+        """
+        return None
 
     @abstractmethod
     def write(self) -> AbstractContextManager[Transaction]:

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashmem.errors import CorruptStoreError
-from hashmem.hops import grown
 from hashmem.store.backend import Reader, Transaction
 from hashmem.store.layout import body_key, index_key, pack_number, pack_prefix
 from hashmem.store.packs import PACK_LIMIT, Pack, build, cut, parse
 from hashmem.store.pending import PendingItems
 
-__all__ = ["Column", "PlacedColumn", "Written"]
+__all__ = ["Column", "Written"]
 
 Rows = NDArray[np.int64]
 
@@ -49,6 +48,7 @@ class Column:
         self.number = number
         self.item_size = item_size  # bytes, where all items have one size
         self.keep_all = keep_all
+        self.covered = 0  # packs below this number are a checkpoint's, and not looked at
         self.sizes: dict[int, int] = {}  # pack number, ascending → bytes; PACK_LIMIT for a part
         self.pending = PendingItems()
         self.damaged: dict[int, str] = {}  # pack number → what is wrong with its index
@@ -60,8 +60,7 @@ class Column:
 
         Both ascending by number. A pack whose index is damaged goes to `damaged` instead.
         """
-        prefix = pack_prefix(self.namespace, self.number)
-        there = [pack_number(key) for key in reader.keys(prefix)]
+        there = self.packs(reader, self.covered)
         fresh = []
         for number in there:
             if number in self.sizes or number in self.damaged:
@@ -72,6 +71,12 @@ class Column:
                 self.damaged[number] = str(error)
         gone = sorted({*self.sizes, *self.damaged} - set(there))
         return fresh, gone
+
+    def packs(self, reader: Reader, first: int = 0) -> list[int]:
+        """Return the numbers of the packs that `reader` has from `first` on, ascending."""
+        start = index_key(self.namespace, self.number, first)
+        prefix = pack_prefix(self.namespace, self.number)
+        return [pack_number(key) for key in reader.keys(prefix, start)]
 
     def index(self, reader: Reader, number: int) -> Pack:
         value = reader.get(index_key(self.namespace, self.number, number))
@@ -246,108 +251,3 @@ class Column:
                 return numbers[start:]
             least = below
         return []
-
-
-class PlacedColumn(Column):
-    """A column whose items are read one by one: it knows for each row where its item lies.
-
-    20 bytes a row: the pack, -1 where the row holds nothing, the offset in its body and the
-    length, both in bytes. An item cut into parts has the first part's pack and the whole length.
-    """
-
-    def __init__(self, namespace: int, number: int) -> None:
-        super().__init__(namespace, number)
-        self._packs: NDArray[np.int64] = np.empty(0, np.int64)
-        self._offsets: NDArray[np.uint32] = np.empty(0, np.uint32)
-        self._lengths: NDArray[np.int64] = np.empty(0, np.int64)
-        self.live = 0  # rows that hold something, by what is committed
-
-    def apply(self, fresh: Iterable[Written], gone: Iterable[int] = ()) -> None:
-        fresh = list(fresh)
-        super().apply(fresh, gone)
-        for written in fresh:
-            pack = written.pack
-            if not len(pack.rows):
-                continue
-            size = int(pack.rows.max()) + 1
-            self._packs = grown(self._packs, size, -1)
-            self._offsets = grown(self._offsets, size, 0)
-            self._lengths = grown(self._lengths, size, 0)
-            if pack.part:  # what it lacks of a full part, the item lacks
-                if self._packs[pack.rows[0]] == written.number - pack.part:
-                    self._lengths[pack.rows[0]] -= PACK_LIMIT - pack.body_bytes
-                continue
-            removed = pack.lengths < 0
-            self.live += int((~removed).sum()) - int((self._packs[pack.rows] >= 0).sum())
-            self._packs[pack.rows] = np.where(removed, -1, written.number)
-            self._offsets[pack.rows] = pack.offsets
-            self._lengths[pack.rows] = (
-                np.maximum(pack.lengths, 0) if pack.parts == 1 else pack.parts * PACK_LIMIT
-            )
-
-    def places(self, rows: Rows) -> tuple[Rows, Rows, Rows]:
-        """Return pack, offset and length of each of `rows`; pack -1 where nothing is committed."""
-        known = (rows >= 0) & (rows < len(self._packs))
-        at = np.where(known, rows, 0)
-        if not len(self._packs):
-            nothing = np.full(len(rows), -1, np.int64)
-            return nothing, np.zeros_like(nothing), np.zeros_like(nothing)
-        packs = np.where(known, self._packs[at], -1)
-        return packs, self._offsets[at].astype(np.int64), self._lengths[at]
-
-    def holds(self, rows: Rows) -> NDArray[np.bool_]:
-        """Tell which of `rows` hold something, pending writes included; -1 never. O(m)."""
-        pending, lengths = self.pending.lengths(rows)
-        return np.where(pending, lengths >= 0, self.places(rows)[0] >= 0)
-
-    def held(self, rows: int) -> NDArray[np.bool_]:
-        """Tell which of the first `rows` rows hold something, pending writes included."""
-        return self.holds(np.arange(rows))
-
-    def count(self) -> int:
-        """Return how many rows hold something, pending writes included. O(pending)."""
-        if not self.pending:
-            return self.live
-        rows, lengths, _ = self.pending.final()
-        return self.live + int((lengths >= 0).sum()) - int((self.places(rows)[0] >= 0).sum())
-
-    def total_bytes(self) -> int:
-        """Return the bytes of all items, pending writes included. O(rows)."""
-        sizes = np.where(self._packs >= 0, self._lengths, 0)
-        rows, lengths, _ = self.pending.final()
-        sizes[rows[rows < len(sizes)]] = 0
-        return int(sizes.sum()) + int(np.maximum(lengths, 0).sum())
-
-    def rows_in(self, pack: int) -> Rows:
-        """Return the rows whose items lie in one pack. O(rows)."""
-        return np.flatnonzero(self._packs == pack)
-
-    def has_body(self, reader: Reader, pack: int) -> bool:
-        return next(reader.keys(body_key(self.namespace, self.number, pack)), None) is not None
-
-    def view(
-        self,
-        reader: Reader,
-        pack: int,
-        offset: int,
-        length: int,
-        bodies: dict[int, memoryview],
-    ) -> bytes | memoryview:
-        """Return the item at a place, uncopied where it is not cut into parts.
-
-        `bodies` keeps the packs looked up so far. Valid as long as `reader`'s values. Raises
-        `CorruptStoreError` where the body is gone or cut off.
-        """
-        if length > PACK_LIMIT:
-            parts = -(-length // PACK_LIMIT)
-            found: bytes | memoryview = b"".join(
-                self.body(reader, pack + part) for part in range(parts)
-            )
-        else:
-            body = bodies.get(pack)
-            if body is None:
-                body = bodies[pack] = self.body(reader, pack)
-            found = body[offset : offset + length]
-        if len(found) != length:
-            raise CorruptStoreError(f"pack {pack}, column {self.number}: its body is cut off")
-        return found

@@ -4,27 +4,35 @@ Rows are numbered anew, in their old order, so that rows which hold nothing and 
 touches disappear together with their digests. Nothing here needs a namespace's key.
 """
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashmem.digests import Digests
 from hashmem.errors import CorruptStoreError
-from hashmem.store.backend import Reader, Transaction
-from hashmem.store.columns import Column, PlacedColumn
+from hashmem.store import checkpoint
+from hashmem.store.backend import Snapshot, Transaction
+from hashmem.store.checkpoint import ABSENT
+from hashmem.store.columns import Column
 from hashmem.store.layout import Catalogue, Info
-from hashmem.store.packs import PACK_LIMIT
+from hashmem.store.placed import PlacedColumn
+from hashmem.store.records import Records
 from hashmem.store.state import State, as_stored
 
 __all__ = ["compact"]
 
 Rows = NDArray[np.int64]
 
+PIECE = 1 << 20  # rows whose digests are copied together
 
-def compact(reader: Reader, transaction: Transaction) -> None:
+
+def compact(reader: Snapshot, transaction: Transaction, folder: str | None) -> None:
     """Write everything live that `reader` shows to the empty `transaction`. O(bytes live).
 
-    Raises `CorruptStoreError` where a pack is damaged: what could not be read would be lost.
+    Checkpoints go to `folder`, where there is one. Raises `CorruptStoreError` where a pack is
+    damaged: what could not be read would be lost.
     """
     catalogue = Catalogue.read(reader)
     catalogue.write(transaction)
@@ -33,15 +41,18 @@ def compact(reader: Reader, transaction: Transaction) -> None:
         if info is None:
             raise CorruptStoreError(f"namespace {name!r} has lost its record")
         state = State(namespace, info)
-        state.load(reader)
-        _Copy(state, reader, transaction).run()
+        state.load(reader, folder)
+        _Copy(state, reader, transaction, folder).run()
 
 
 class _Copy:
     """The copying of one namespace; `next_pack` numbers what is written."""
 
-    def __init__(self, state: State, reader: Reader, transaction: Transaction) -> None:
+    def __init__(
+        self, state: State, reader: Snapshot, transaction: Transaction, folder: str | None
+    ) -> None:
         self.state, self.reader, self.transaction = state, reader, transaction
+        self.folder = folder
         self.next_pack = 1
 
     def run(self) -> None:
@@ -63,9 +74,7 @@ class _Copy:
         renumbered = np.cumsum(kept) - 1
 
         rows = np.flatnonzero(kept)
-        self.write_array(state.digests_column, renumbered[rows], state.table.digests[rows])
-        self.copy_items(state.payloads, live, renumbered)
-        self.copy_items(state.metadata, live, renumbered)
+        placed = [self.copy_items(c, live, renumbered) for c in (state.payloads, state.metadata)]
         for column in state.named.values():
             of, values = column.read_all(self.reader)
             chosen = live[of]
@@ -74,55 +83,60 @@ class _Copy:
         self.write_array(state.successors_column, renumbered[sources], successor_bytes)
         edge_bytes = as_stored(np.stack([edges[1], renumbered[edges[2]]], axis=1))
         self.write_array(state.edges_column, renumbered[edges[0]], edge_bytes)
-        info = Info(**{**vars(state.info), "next_pack": self.next_pack})
-        info.write(self.transaction, state.namespace)
+        name = ""
+        if self.folder is not None and len(rows) >= checkpoint.FEWEST:
+            name = self.write_checkpoint(rows, placed)
+        else:
+            for digests in self.digests(rows):
+                first = self.next_row
+                at = np.arange(first, first + len(digests))
+                self.write_array(state.digests_column, at, digests)
+                self.next_row += len(digests)
+        changes = {"next_pack": self.next_pack, "checkpoint": name}
+        Info(**{**vars(state.info), **changes}).write(self.transaction, state.namespace)
+
+    next_row = 0  # of the digests written to packs
+
+    def digests(self, rows: Rows) -> Iterator[Digests]:
+        for start in range(0, len(rows), PIECE):
+            yield self.state.table.digests(rows[start : start + PIECE])
+
+    def write_checkpoint(self, rows: Rows, placed: list[PlacedColumn]) -> str:
+        generation, namespace = self.transaction.version[0], self.state.namespace
+        name = f"{generation:06}-{namespace}-{self.next_pack}.rows"
+        checkpoint.write(
+            os.path.join(str(self.folder), name), self.digests(rows), len(rows), self.state.width,
+            self.next_pack, {column.number: column.known(len(rows)) for column in placed},
+        )  # fmt: skip
+        return name
 
     def write_array(self, column: Column, rows: Rows, items: NDArray[np.uint8]) -> None:
         self.next_pack += len(column.write_array(self.transaction, self.next_pack, rows, items))
 
-    def copy_items(self, column: PlacedColumn, live: NDArray[np.bool_], renumbered: Rows) -> None:
-        """Copy the items of live rows, in the order of the file, into packs that are full."""
-        rows: list[int] = []
-        items: list[bytes | memoryview] = []
-        used = 0
-        for row, item in self._items(column, live):
-            if used + len(item) > PACK_LIMIT:
-                self._flush(column, renumbered, rows, items)
-                rows, items, used = [], [], 0
-            rows.append(row)
-            items.append(item)
-            used += len(item)
-        self._flush(column, renumbered, rows, items)
+    def copy_items(
+        self, column: PlacedColumn, live: NDArray[np.bool_], renumbered: Rows
+    ) -> PlacedColumn:
+        """Copy the items of live rows, in the order of the file, into packs that are full.
 
-    def _items(
-        self, column: PlacedColumn, live: NDArray[np.bool_]
-    ) -> Iterator[tuple[int, bytes | memoryview]]:
-        packs, offsets, lengths = column.places(np.arange(len(live)))
-        held = np.flatnonzero(live & (packs >= 0))
-        held = held[np.lexsort((offsets[held], packs[held]))]
-        bodies: dict[int, memoryview] = {}
-        places = zip(
-            held.tolist(),
-            packs[held].tolist(),
-            offsets[held].tolist(),
-            lengths[held].tolist(),
-            strict=True,
-        )
-        for row, pack, offset, length in places:
-            if pack not in bodies and column is not self.state.payloads:
-                column.sound_body(self.reader, pack)  # payloads have their digests to tell
-            yield row, column.view(self.reader, pack, offset, length, bodies)
-
-    def _flush(
-        self,
-        column: PlacedColumn,
-        renumbered: Rows,
-        rows: list[int],
-        items: list[bytes | memoryview],
-    ) -> None:
-        if rows:
-            lengths = np.fromiter(map(len, items), np.int64, len(items))
-            written = column.write(
-                self.transaction, self.next_pack, renumbered[rows], lengths, lambda a, b: items[a:b]
-            )
-            self.next_pack += len(written)
+        Returns where they lie then.
+        """
+        codes = column.codes(np.arange(len(live)))
+        held = np.flatnonzero(live & (codes != ABSENT))
+        held = held[np.argsort(codes[held], kind="stable")]  # a code begins with the place
+        codes = codes[held]
+        frame = column.frame(self.reader, codes)
+        if frame is None:
+            raise CorruptStoreError(f"packs of column {column.number} are gone: run verify()")
+        if column is not self.state.payloads:  # payloads have their digests to tell
+            for pack in np.unique(column.places(held)[0]).tolist():
+                column.sound_body(self.reader, pack)
+        large = column.large_at(held, codes)
+        items = Records(self.reader, column, frame, codes, large, {}, owner=False)
+        fresh = PlacedColumn(column.namespace, column.number)
+        written = fresh.write(
+            self.transaction, self.next_pack, renumbered[held], column.lengths(held, codes),
+            lambda start, stop: [items.gather(start, stop)[0].data],
+        )  # fmt: skip
+        fresh.apply(written)
+        self.next_pack += len(written)
+        return fresh

@@ -3,6 +3,7 @@
 `MemoryStore` is made of this and of what works on records, annotations and links, a file each.
 """
 
+import logging
 import os
 import threading
 import warnings
@@ -15,6 +16,8 @@ from hashmem.store.layout import Catalogue, Info, namespace_keys
 from hashmem.store.state import State
 
 __all__ = ["Handle", "check_name"]
+
+logger = logging.getLogger("hashmem.store")
 
 KEY_CHECK = b"hashmem: the key of this namespace"
 NEVER: Version = (0, 0)  # no commit has it
@@ -72,7 +75,7 @@ class Handle:
                     else f"namespace {self._namespace!r} has no key: leave it out"
                 )
             self._state = State(number, info)
-            self._state.load(reader)
+            self._state.load(reader, self._backend.folder)
             self._version = reader.version
         self._digest_one = hasher(info.algorithm, key=self._key)
 
@@ -130,11 +133,31 @@ class Handle:
                 if transaction.version != self._version:
                     self._catch_up(transaction)
                     state = self._state
+                Catalogue.upgrade(transaction)
                 plan = state.write(transaction)
             generation, commit = transaction.version
             self._version = NEVER  # if what follows is interrupted, all is read anew
             state.apply(plan)
             self._version = (generation, commit + 1)
+            self._checkpoint_if_due()
+
+    def _checkpoint_if_due(self, closing: bool = False) -> None:
+        """Write a checkpoint where that pays. Without one, everything is there all the same."""
+        state, folder = self._state, self._backend.folder
+        if folder is None or not state.checkpoint_due(closing):
+            return
+        try:
+            with self._backend.write() as transaction:
+                if transaction.version != self._version:
+                    return  # somebody else has committed; the next commit takes that in
+                plan = state.write_checkpoint(transaction, folder)
+        except StoreError as error:
+            logger.warning("no checkpoint was written, so that opening takes longer: %s", error)
+            return
+        generation, commit = self._version
+        self._version = NEVER
+        state.apply_checkpoint(plan, folder)
+        self._version = (generation, commit + 1)
 
     def rollback(self) -> None:
         """Forget everything written since the last commit."""
@@ -159,17 +182,21 @@ class Handle:
             with self._backend.snapshot() as snapshot:
                 self._catch_up(snapshot)
                 return
-        info = Info.read(reader, self._state.namespace)
-        if info is None:
-            raise StoreError(f"namespace {self._namespace!r} has been dropped by another handle")
+        info = self._expect_namespace(reader)
         self._state.check_fits(info)  # before what is pending is taken apart
         pending = self._state.take_pending() if self._state.is_pending else None
         if reader.version[0] != self._version[0]:
             self._state = State(self._state.namespace, info)
-        self._state.load(reader)
+        self._state.load(reader, self._backend.folder)
         self._version = reader.version
         if pending is not None:
             self._state.put_back(pending)
+
+    def _expect_namespace(self, reader: Reader) -> Info:
+        info = Info.read(reader, self._state.namespace)
+        if info is None:
+            raise StoreError(f"namespace {self._namespace!r} has been dropped by another handle")
+        return info
 
     # -- namespaces and the end ------------------------------------------------------------------
 
@@ -205,6 +232,7 @@ class Handle:
         with self._lock:
             if self._pid == os.getpid() and not self._backend.readonly:
                 self.commit()
+                self._checkpoint_if_due(closing=True)
             self._closed = True
             self._backend.close()
 

@@ -22,7 +22,7 @@ __all__ = [
     "Catalogue", "Info", "body_key", "index_key", "pack_number", "pack_prefix",
 ]  # fmt: skip
 
-FORMAT = 1  # version of all that is described here and in packs.py
+FORMAT = 2  # version of all that is described here, in packs.py and in checkpoint.py
 
 DIGESTS = 1  # row → digest; rows are numbered from 0 without gaps, in packs that follow on
 PAYLOADS = 2  # row → the record's content; a row without one is a placeholder
@@ -81,7 +81,15 @@ class Catalogue:
         except TypeError as error:
             raise CorruptStoreError(f"the store's header cannot be read: {error}") from error
 
+    @classmethod
+    def upgrade(cls, transaction: Transaction) -> None:
+        """Have the header name the version that is written now."""
+        found = cls.read(transaction)
+        if found.format < FORMAT:
+            found.write(transaction)
+
     def write(self, transaction: Transaction) -> None:
+        self.format = FORMAT
         transaction.put(b"h", msgpack.packb(asdict(self)))
 
 
@@ -94,6 +102,7 @@ class Info:
     next_pack: int = 1  # numbers are never used twice, in all columns together
     relations: list[str] = field(default_factory=list)  # a relation's number is its place here
     columns: dict[str, list[Any]] = field(default_factory=dict)  # name → [column, dtype, width]
+    checkpoint: str = ""  # name of the file that has the first rows, where there is one
 
     @classmethod
     def read(cls, reader: Reader, namespace: int) -> "Info | None":

@@ -93,10 +93,9 @@ class Linking(Handle):
             found = ends >= 0
             if not found.any():
                 return np.zeros_like(queries), found
-            whole = state.table.digests.view(f"V{self.width}")[:, 0]  # byte by byte takes thrice
-            digests = whole[ends]
-            digests[~found] = np.zeros(1, whole.dtype)
-            return digests.view(np.uint8).reshape(queries.shape), found
+            digests = state.table.digests(np.maximum(ends, 0))
+            digests[~found] = 0
+            return digests, found
 
     def trace(self, start: bytes, limit: int | None = None) -> Digests:
         """Return the digests from `start` along successors, start included: uint8 (k, width).
@@ -108,8 +107,7 @@ class Linking(Handle):
         with self._reading() as state:
             row = int(state.table.find(query)[0])
             rows = hops.trace(self._all_successors(state), row, limit)
-            digests: Digests = state.table.digests[rows]
-            return digests
+            return state.table.digests(rows)
 
     def neighbours(
         self,
@@ -164,8 +162,7 @@ class Linking(Handle):
             graph = self._graph(state, relation)
             back = self._graph(state, relation, back=True)
             rows = hops.shortest(*graph, first, last, reverse=back, limit=limit)
-            digests: Digests = state.table.digests[rows]
-            return digests
+            return state.table.digests(rows)
 
     def _around(
         self, starts: AnyDigests, depth: int, relation: str | None, limit: int | None, back: bool
@@ -174,8 +171,7 @@ class Linking(Handle):
         with self._reading() as state:
             graph = self._graph(state, relation, back)
             rows = hops.neighbours(*graph, state.table.find(queries), depth, limit)
-            digests: Digests = state.table.digests[rows]
-            return digests
+            return state.table.digests(rows)
 
     def _graph(
         self, state: State, relation: str | None, back: bool = False

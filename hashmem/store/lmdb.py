@@ -6,6 +6,7 @@
         LOCK                  empty; its exclusive flock is held by whoever writes
         000001.mdb            a generation: an LMDB file, with its lock table beside it
         000001.mdb-lock
+        000001-1-20.rows      a checkpoint of one of its namespaces (hashmem.store.checkpoint)
 
 A commit is one LMDB write transaction, synced to disk before it returns. LMDB never shrinks its
 file, so `rewrite` fills the next generation, syncs it, and renames a new CURRENT into place:
@@ -13,14 +14,16 @@ the one step that decides. Writers look at CURRENT under LOCK, so no two ever wr
 generations. A generation that CURRENT does not name is what an interrupted rewrite left or what
 readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive.
 
-LMDB maps its file, so a file that was cut off would kill the process: its length is checked before
-it is opened (`hashmem.store.lmdb_pages`). The slots of readers that were killed are freed when an
-environment is opened and before each commit, as they would keep LMDB from reusing space.
+LMDB maps its file and believes its pages, so one that was cut off or damaged would kill the
+process: they are looked through before it is opened (`hashmem.store.lmdb_pages`). The slots of
+readers that were killed are freed when an environment is opened and before each commit, as they
+would keep LMDB from reusing space.
 """
 
 import errno
 import fcntl
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,20 +31,21 @@ from pathlib import Path
 
 import lmdb
 
-from hashmem.errors import StoreClosedError, StoreError, StoreFormatError
+from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Backend, Snapshot, Transaction, Version
 from hashmem.store.lmdb_environment import (
     MAX_READERS,
     Environment,
     LmdbSnapshot,
     LmdbTransaction,
+    Rewriting,
     open_file,
 )
-from hashmem.store.lmdb_pages import holds_commits
+from hashmem.store.lmdb_pages import Tree, holds_commits
 
 __all__ = ["FORMAT", "LmdbBackend"]
 
-FORMAT = 1  # version of everything inside the folder; docs/format.md
+FORMAT = 2  # version of everything inside the folder; docs/format.md
 
 
 class LmdbBackend(Backend):
@@ -58,7 +62,7 @@ class LmdbBackend(Backend):
         if not os.fspath(path):
             raise ValueError("the path of a store is empty: give the name of a folder")
         self._folder = Path(os.path.abspath(os.fsdecode(path)))
-        self.path = str(self._folder)
+        self.path = self.folder = str(self._folder)
         self.readonly = readonly
         self._writer = threading.RLock()  # flock holds against processes, this among threads
         self._pid = os.getpid()
@@ -107,8 +111,8 @@ class LmdbBackend(Backend):
         """Unlink the generations not in use, unless somebody is writing just now."""
         with suppress(BlockingIOError), self._lock(wait=False):
             current = self._current()
-            for path in self._folder.glob("*.mdb*"):
-                if _ours(path.name) and not path.name.startswith(current):
+            for path in self._folder.iterdir():
+                if _generation_of(path.name) not in (None, _generation_of(current)):
                     path.unlink(missing_ok=True)
 
     def _current(self) -> str:
@@ -171,6 +175,19 @@ class LmdbBackend(Backend):
         with _explained(f"cannot read {self.path}", self.readonly):
             return LmdbSnapshot(environment)
 
+    def read(self, version: Version, start: int, size: int) -> bytes | None:
+        environment = self._environment
+        if environment is None or environment.generation != version[0]:
+            return None
+        with _explained(f"cannot read {self.path}", self.readonly):
+            transaction = environment.begin_read()
+            try:
+                if transaction.id() == version[1] and start + size <= len(environment.map):
+                    return bytes(environment.map[start : start + size])
+            finally:
+                transaction.abort()
+        return None
+
     @property
     def nbytes(self) -> int:
         return os.stat(self._folder / (self._held() or self._follow()).name).st_size
@@ -187,8 +204,14 @@ class LmdbBackend(Backend):
         with _explained(f"cannot commit to {self.path}"), self._lock():
             environment = self._follow()
             environment.lmdb.reader_check()
+            environment.data()  # raises where the file was cut off, as LMDB would touch it
             with environment.lmdb.begin(write=True, buffers=True) as raw:
-                yield LmdbTransaction(raw, (environment.generation, raw.id() - 1))
+                number = raw.id() - 1
+                meta = environment.newest(number)
+                if meta is None:
+                    raise CorruptStoreError(f"{self.path}: its meta pages are damaged")
+                tree = Tree(environment.data(), meta)
+                yield LmdbTransaction(raw, (environment.generation, number), tree)
 
     @contextmanager
     def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
@@ -198,13 +221,16 @@ class LmdbBackend(Backend):
             name = _name(old.generation + 1)
             self._remove(name)
             try:
-                fresh = open_file(self._folder / name, create=True)
+                fresh = open_file(self._folder / name, create=True, sync=False)
                 try:
-                    with (
-                        LmdbSnapshot(old) as source,
-                        fresh.begin(write=True, buffers=True) as raw,
-                    ):
-                        yield source, LmdbTransaction(raw, (old.generation + 1, 0))
+                    with LmdbSnapshot(old) as source:
+                        filling = Rewriting(fresh, (old.generation + 1, 0))
+                        try:
+                            yield source, filling
+                            filling.commit()
+                        except BaseException:
+                            filling.abort()
+                            raise
                 finally:
                     fresh.close()
                 self._point_at(name)
@@ -241,8 +267,10 @@ class LmdbBackend(Backend):
         _sync(self._folder)
 
     def _remove(self, name: str) -> None:
-        for leftover in (name, f"{name}-lock"):
-            (self._folder / leftover).unlink(missing_ok=True)
+        """Unlink all files of a generation."""
+        for path in self._folder.iterdir():
+            if _generation_of(path.name) == _generation_of(name):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         held, self._environment = self._environment, None
@@ -257,12 +285,20 @@ def _name(generation: int) -> str:
 
 def _ours(name: str) -> bool:
     """Whether a store's folder may hold a file of this name beside CURRENT."""
-    return name in ("LOCK", "CURRENT.new") or _is_generation(name.removesuffix("-lock"))
+    return name in ("LOCK", "CURRENT.new") or _generation_of(name) is not None
+
+
+_FILES = re.compile(r"([0-9]{6,})(\.mdb|\.mdb-lock|-[0-9]+-[0-9]+\.rows(\.[0-9a-f]{8}\.new)?)")
+
+
+def _generation_of(name: str) -> int | None:
+    """The generation that a file belongs to by its name, None where it is no file of a store's."""
+    found = _FILES.fullmatch(name)
+    return None if found is None else int(found[1])
 
 
 def _is_generation(name: str) -> bool:
-    stem, _, kind = name.partition(".")
-    return len(stem) >= 6 and stem.isascii() and stem.isdecimal() and kind == "mdb"
+    return name.endswith(".mdb") and _generation_of(name) is not None
 
 
 def _sync(folder: Path) -> None:

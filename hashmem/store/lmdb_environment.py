@@ -6,9 +6,11 @@ inherited and opens its own. Reading through a snapshot of the parent's is an er
 """
 
 import errno
+import mmap
 import os
 import threading
 import weakref
+from bisect import insort
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,14 +18,17 @@ from typing import Any, ClassVar
 
 import lmdb
 
-from hashmem.errors import StoreClosedError, StoreError
+from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Snapshot, Transaction, Version
-from hashmem.store.lmdb_pages import check_length
+from hashmem.store.lmdb_pages import TRIES, Extent, Meta, Tree, check, check_length, metas
 
-__all__ = ["MAX_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction", "open_file"]
+__all__ = [
+    "MAX_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction", "Rewriting", "open_file",
+]  # fmt: skip
 
 MAP_SIZE = 1 << 40  # 1 TiB of addresses, no memory: growing a map under a live view kills
 MAX_READERS = 512  # snapshots open at once, over all processes
+REWRITTEN = 1 << 26  # bytes that a rewrite commits at a time: LMDB keeps them in memory until then
 
 
 class Environment:
@@ -34,15 +39,55 @@ class Environment:
 
     def __init__(self, path: Path, identity: tuple[int, int], readonly: bool) -> None:
         self.identity = identity
+        self.path = path
         self.name = path.name
         self.generation = int(path.name.partition(".")[0])
         self.pid = os.getpid()
-        check_length(path)
-        self.lmdb: Any = open_file(path, readonly=readonly)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = 0  # bytes of the file, as last seen
+        self.map: mmap.mmap | bytes = b""  # all of it, as last mapped; old maps stay while used
+        try:
+            self._check()
+            self.lmdb: Any = open_file(path, readonly=readonly)
+        except BaseException:
+            os.close(self._file)
+            raise
         self.lmdb.reader_check()
         self.readonly = readonly
         self.users = 0
         self.snapshots: weakref.WeakSet[LmdbSnapshot] = weakref.WeakSet()
+
+    def _check(self) -> None:
+        """Look through the file before LMDB maps it, as what is damaged would kill the process."""
+        for last in reversed(range(TRIES)):
+            data = self.data()
+            before = metas(data)
+            try:
+                check_length(self.path, self._size, data)
+                if before:
+                    check(data)
+                return
+            except (CorruptStoreError, StoreFormatError) as error:
+                if before == metas(self.data()) or last == 0:  # nobody has committed meanwhile
+                    if isinstance(error, CorruptStoreError):
+                        raise CorruptStoreError(
+                            f"{self.path}: {error}; copy the folder, then repair the copy "
+                            "(hashmem.store.repair) or restore it"
+                        ) from None
+                    raise
+
+    def data(self) -> memoryview:
+        """The bytes of the file, as long as it is now. Nothing is read until it is looked at."""
+        size = os.fstat(self._file).st_size
+        if size < self._size:
+            raise StoreFormatError(
+                f"{self.path} is cut off: it had {self._size} bytes when it was last read, and has "
+                f"{size}; restore the store's folder from a copy"
+            )
+        self._size = size
+        if size > len(self.map):
+            self.map = mmap.mmap(self._file, size, access=mmap.ACCESS_READ)
+        return memoryview(self.map)
 
     @classmethod
     def share(cls, path: Path, readonly: bool) -> "Environment":
@@ -70,6 +115,19 @@ class Environment:
             self.lmdb.reader_check()  # frees the slots of processes that were killed
             return self.lmdb.begin(buffers=True)
 
+    def newest(self, transaction: int) -> Meta | None:
+        """The meta page of a commit, None unless it is the newest one still.
+
+        Commits t and t + 2 share a page, and the page of t + 1 is written before t + 1 counts. So
+        what was read of t is whole if LMDB knows of no later commit afterwards.
+        """
+        found = [meta for meta in metas(self.data()) if meta.transaction == transaction]
+        now = self.begin_read()
+        try:
+            return found[-1] if found and now.id() == transaction else None
+        finally:
+            now.abort()
+
     def release(self) -> None:
         """One user less; the last one closes."""
         with self._guard:
@@ -77,6 +135,7 @@ class Environment:
             if self.users == 0 and self.pid == os.getpid():
                 self._open.pop(self.identity, None)
                 self.lmdb.close()
+                os.close(self._file)
 
     @classmethod
     def forget_inherited(cls) -> None:
@@ -91,6 +150,8 @@ class Environment:
             for snapshot in list(environment.snapshots):
                 snapshot._forget()
             environment.lmdb.close()
+            with suppress(OSError):
+                os.close(environment._file)
         cls._open = {}
 
 
@@ -98,38 +159,58 @@ os.register_at_fork(after_in_child=Environment.forget_inherited)
 
 
 class LmdbSnapshot(Snapshot):
+    """A commit that a read transaction of LMDB's holds in place, read by page from the file."""
+
     def __init__(self, environment: Environment) -> None:
-        self._raw: Any = environment.begin_read()
-        self.views = {}
-        self._environment: Environment | None = environment
+        self._environment: Environment | None = None
+        self._raw: Any = None
+        for _ in range(TRIES):
+            raw = environment.begin_read()
+            number = raw.id()
+            meta = environment.newest(number)
+            if meta is not None:
+                break
+            raw.abort()  # somebody committed in between
+        else:
+            raise CorruptStoreError(
+                f"{environment.path}: its meta pages do not show the commit that LMDB reads"
+            )
+        self._raw = raw
+        self.map = environment.map
+        self._tree: Tree | None = Tree(memoryview(self.map), meta)
+        self._environment = environment
         with environment._guard:
             environment.users += 1
             environment.snapshots.add(self)
-        self.version = (environment.generation, self._raw.id())
+        self.version = (environment.generation, number)
 
-    def _transaction(self) -> Any:
-        if self._raw is None:
+    def _pages(self) -> Tree:
+        if self._tree is None:
             raise StoreClosedError("the snapshot this was reading from is closed")
-        return self._raw
+        return self._tree
 
     def get(self, key: bytes) -> memoryview | None:
-        value: memoryview | None = self._transaction().get(key)
-        return value
+        return _value(self._pages(), key)
 
-    def keys(self, prefix: bytes) -> Iterator[bytes]:
-        return _keys(self._transaction(), prefix)
+    def extent(self, key: bytes) -> Extent | None:
+        return self._pages().find(key)
+
+    def extents(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, Extent]]:
+        return self._pages().scan(prefix, start)
+
+    def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
+        return (key for key, _ in self._pages().scan(prefix, start))
 
     def close(self) -> None:
-        self.views.clear()
         if self._raw is not None and self._environment is not None:
             self._raw.abort()
             self._environment.snapshots.discard(self)
             self._environment.release()
-        self._raw = self._environment = None
+        self._forget()
 
     def _forget(self) -> None:
-        self.views.clear()
-        self._raw = self._environment = None
+        self._raw = self._environment = self._tree = None
+        self.closed = True
 
     def __del__(self) -> None:
         with suppress(AttributeError):  # a constructor that failed
@@ -137,39 +218,91 @@ class LmdbSnapshot(Snapshot):
 
 
 class LmdbTransaction(Transaction):
-    def __init__(self, raw: Any, version: Version) -> None:
+    """What is committed, read from the file, and what LMDB keeps of the changes."""
+
+    def __init__(self, raw: Any, version: Version, tree: Tree) -> None:
         self._raw = raw
+        self._tree = tree
+        self._changed: dict[bytes, bool] = {}  # key → whether it is there now
         self.version = version
+
+    def get(self, key: bytes) -> memoryview | None:
+        there = self._changed.get(key)
+        if there is None:
+            return _value(self._tree, key)
+        value: memoryview | None = self._raw.get(key) if there else None
+        return value
+
+    def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
+        found = [key for key, _ in self._tree.scan(prefix, start) if key not in self._changed]
+        for key, there in self._changed.items():
+            if there and key.startswith(prefix) and key >= start:
+                insort(found, key)
+        return iter(found)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._tree.find(key)  # raises where the pages are damaged that LMDB is about to free
+        self._raw.put(key, value)
+        self._changed[key] = True
+
+    def delete(self, key: bytes) -> None:
+        self._tree.find(key)
+        self._raw.delete(key)
+        self._changed[key] = False
+
+
+class Rewriting(LmdbTransaction):
+    """Fills a file that nobody reads yet, committing now and then so that memory stays bounded."""
+
+    def __init__(self, environment: Any, version: Version) -> None:
+        self._lmdb = environment
+        self._uncommitted = 0  # bytes
+        self.version = version
+        self._raw = environment.begin(write=True, buffers=True)
 
     def get(self, key: bytes) -> memoryview | None:
         value: memoryview | None = self._raw.get(key)
         return value
 
-    def keys(self, prefix: bytes) -> Iterator[bytes]:
-        return _keys(self._raw, prefix)
+    def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
+        with self._raw.cursor() as cursor:
+            found = cursor.set_range(max(prefix, start))
+            while found and bytes(cursor.key()).startswith(prefix):
+                yield bytes(cursor.key())
+                found = cursor.next()
 
     def put(self, key: bytes, value: bytes) -> None:
         self._raw.put(key, value)
+        self._uncommitted += len(value)
+        if self._uncommitted >= REWRITTEN:
+            self._raw.commit()
+            self._raw = self._lmdb.begin(write=True, buffers=True)
+            self._uncommitted = 0
 
     def delete(self, key: bytes) -> None:
         self._raw.delete(key)
 
+    def commit(self) -> None:
+        """Commit the rest and sync all of it."""
+        self._raw.commit()
+        self._lmdb.sync(True)
 
-def _keys(raw: Any, prefix: bytes) -> Iterator[bytes]:
-    with raw.cursor() as cursor:
-        found = cursor.set_range(prefix)
-        while found:
-            key = bytes(cursor.key())
-            if not key.startswith(prefix):
-                return
-            yield key
-            found = cursor.next()
+    def abort(self) -> None:
+        self._raw.abort()
 
 
-def open_file(path: Path, *, readonly: bool = False, create: bool = False) -> Any:
+def _value(tree: Tree, key: bytes) -> memoryview | None:
+    extent = tree.find(key)
+    return None if extent is None else tree.data[extent.start : extent.start + extent.size]
+
+
+def open_file(
+    path: Path, *, readonly: bool = False, create: bool = False, sync: bool = True
+) -> Any:
     """Open an LMDB file with as much address space as the system gives, from 1 TiB down.
 
-    Raises `FileNotFoundError` where it is not there and not to be created.
+    Without `sync`, commits reach the disk when they are told to. Raises `FileNotFoundError` where
+    it is not there and not to be created.
     """
     size = MAP_SIZE
     while True:
@@ -182,6 +315,7 @@ def open_file(path: Path, *, readonly: bool = False, create: bool = False) -> An
                 create=create,
                 max_readers=MAX_READERS,
                 meminit=False,
+                sync=sync,
                 mode=0o644,
             )
         except lmdb.Error as error:

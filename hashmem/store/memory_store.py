@@ -10,6 +10,7 @@ from hashmem.digests import BytesLike, Digests, as_digests, digest_many
 from hashmem.errors import CorruptStoreError, RecordNotFound, StoreError
 from hashmem.store.annotations import Annotations, Metadata, packed
 from hashmem.store.backend import Snapshot
+from hashmem.store.checkpoint import ABSENT, Codes
 from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
 from hashmem.store.packs import cut
@@ -109,6 +110,18 @@ class MemoryStore(Annotations, Linking):
         return found
 
     def _get_one(self, digest: bytes) -> bytes | None:
+        with self._reading() as state:
+            code = ABSENT
+            if type(digest) is bytes and len(digest) == self.width and not state.payloads.pending:
+                row = state.table.look(digest)
+                if row is None:
+                    return None
+                code = state.payloads.code(row)
+            place = state.payloads.place(code)
+            if place is not None:  # of a plain record, and known from reading before
+                found = self._backend.read(self._version, *place)
+                if found is not None:
+                    return found
         with self.get_many(as_digests(digest, self.width, "digest")) as records:
             return records[0]
 
@@ -124,43 +137,53 @@ class MemoryStore(Annotations, Linking):
             for _ in range(CATCH_UPS):
                 state = self._state  # catching up may number rows anew
                 rows = state.table.find(queries)
-                places = state.payloads.places(rows)
+                codes = state.payloads.codes(rows)
                 snapshot = self._backend.snapshot()
-                if self._shows(snapshot, places[0]):
+                frame = None
+                if self._shows(snapshot, codes):
+                    frame = state.payloads.frame(snapshot, codes)
+                if frame is not None:
                     break
                 snapshot.close()
                 self._catch_up()
             else:
-                raise StoreError("the store is rewritten faster than it can be read: try again")
+                raise StoreError(
+                    "packs that should be there are gone, or the store is rewritten faster than it "
+                    "can be read: try again, and run verify()"
+                )
             pending = dict(state.payloads.pending.among(rows))
-            records = Records(snapshot, state.payloads, places, pending)
+            large = state.payloads.large_at(rows, codes)
+            records = Records(snapshot, state.payloads, frame, codes, large, pending)
         if verify:
             self._verify_records(records, queries)
         return records
 
-    def _shows(self, snapshot: Snapshot, packs: NDArray[np.int64]) -> bool:
-        """Whether a snapshot still has all of `packs`; -1 is none."""
+    def _shows(self, snapshot: Snapshot, codes: Codes) -> bool:
+        """Whether a snapshot still has all packs that `codes` speak of."""
         if snapshot.version == self._version:
             return True
-        column = self._state.payloads
-        return snapshot.version[0] == self._version[0] and all(
-            pack < 0 or column.has_body(snapshot, pack) for pack in np.unique(packs).tolist()
-        )
+        if snapshot.version[0] != self._version[0]:
+            return False
+        self._expect_namespace(snapshot)
+        return self._state.payloads.has_packs(snapshot, codes)
 
     def _verify_records(self, records: Records, queries: Digests) -> None:
-        present = np.flatnonzero(records.found)
-        for start, stop in cut(records.lengths[present]):  # a few MiB of copies at a time
-            positions = present[start:stop]
-            contents = [records[i] or b"" for i in positions.tolist()]
-            again = digest_many(contents, self.algorithm, key=self._key)
-            bad = (again != queries[positions]).any(axis=1)
-            if bad.any():
-                at = int(positions[int(np.argmax(bad))])
-                records.close()
-                raise CorruptStoreError(
-                    f"position {at}: the content stored for {bytes(queries[at]).hex()} is damaged; "
-                    "run verify() to list all damage"
-                )
+        lengths = records.lengths
+        try:
+            for start, stop in cut(lengths):  # a few MiB of copies at a time
+                found = lengths[start:stop] >= 0
+                buffer, offsets = records.gather(start, stop)
+                again = digest_many(buffer, self.algorithm, offsets=offsets, key=self._key)
+                bad = (again != queries[start:stop]).any(axis=1) & found
+                if bad.any():
+                    at = start + int(np.argmax(bad))
+                    raise CorruptStoreError(
+                        f"position {at}: the content stored for {bytes(queries[at]).hex()} is "
+                        "damaged; run verify() to list all damage"
+                    )
+        except CorruptStoreError:
+            records.close()
+            raise
 
     def contains(self, digests: AnyDigests) -> Flags:
         """Tell for each digest whether its record is stored: bool (n,)."""
@@ -183,8 +206,7 @@ class MemoryStore(Annotations, Linking):
     def digests(self) -> Digests:
         """Return the digests of all records, uint8 (n, width), the longest known first."""
         with self._reading() as state:
-            digests: Digests = state.table.digests[state.payloads.held(state.rows)]
-            return digests
+            return state.table.digests(np.flatnonzero(state.payloads.held(state.rows)))
 
     def __iter__(self) -> Iterator[bytes]:
         return map(bytes, self.digests())
@@ -243,7 +265,7 @@ class MemoryStore(Annotations, Linking):
         with self._writing():
             self.commit()
             with self._backend.rewrite() as (reader, transaction):
-                compact(reader, transaction)
+                compact(reader, transaction, self._backend.folder)
             self._catch_up()
 
     def statistics(self) -> dict[str, Any]:
@@ -256,7 +278,7 @@ class MemoryStore(Annotations, Linking):
                 "namespace": self._namespace,
                 "records": payloads.count(),
                 "placeholders": state.rows - payloads.count(),
-                "payload_bytes": payloads.total_bytes(),
+                "payload_bytes": payloads.total_bytes(state.rows),
                 "storage_bytes": self._backend.nbytes,
                 "successors": int((state.links.successors >= 0).sum()),
                 "edges": int(state.links.edges().shape[1]),

@@ -18,7 +18,6 @@ class _RamView(Snapshot, Transaction):
         self.version = version
         self._all: dict[bytes, bytes] | None = values
         self._owner = owner
-        self.views = {}
 
     @property
     def _values(self) -> dict[bytes, bytes]:
@@ -30,9 +29,13 @@ class _RamView(Snapshot, Transaction):
         value = self._values.get(key)
         return None if value is None else memoryview(value)
 
-    def keys(self, prefix: bytes) -> Iterator[bytes]:
+    def extent(self, key: bytes) -> tuple[int, int] | None:
+        value = self._values.get(key)
+        return None if value is None else (0, len(value))
+
+    def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
         ordered = sorted(self._values)
-        for i in range(bisect_left(ordered, prefix), len(ordered)):
+        for i in range(bisect_left(ordered, max(prefix, start)), len(ordered)):
             if not ordered[i].startswith(prefix):
                 return
             yield ordered[i]
@@ -44,8 +47,7 @@ class _RamView(Snapshot, Transaction):
         self._values.pop(key, None)
 
     def close(self) -> None:
-        self._all = None
-        self.views.clear()
+        self._all, self.closed = None, True
         if self._owner is not None:
             self._owner.snapshots -= 1
             self._owner = None

@@ -1,7 +1,7 @@
 """What `get_many` returns: a sequence of records that are read when they are asked for."""
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +9,20 @@ from numpy.typing import NDArray
 from hashmem import kernels
 from hashmem.errors import CorruptStoreError, StoreClosedError
 from hashmem.store.backend import Snapshot
-from hashmem.store.columns import PlacedColumn
-from hashmem.store.packs import PACK_LIMIT
+from hashmem.store.checkpoint import ABSENT, Codes
+from hashmem.store.placed import (
+    LONG,
+    Frame,
+    PlacedColumn,
+    lengths_of,
+    offsets_of,
+    ordinals_of,
+)
 
 __all__ = ["Records"]
 
 _BLOCK = 1 << 20  # 1 MiB: what an iteration copies together
+_STEP = 1 << 14  # records whose places are worked out together: they stay in the cache
 
 
 class Records(Sequence[bytes | None]):
@@ -33,30 +41,46 @@ class Records(Sequence[bytes | None]):
         self,
         snapshot: Snapshot,
         column: PlacedColumn,
-        places: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+        frame: Frame,
+        codes: Codes,
+        large: dict[int, tuple[int, int]],
         pending: dict[int, bytes | None],
+        *,
+        owner: bool = True,
     ) -> None:
         self._snapshot: Snapshot | None = snapshot
+        self._owner = owner  # whether to close it
         self._column = column
-        self._packs, self._offsets, self._lengths = places
+        self._frame = frame
+        self._map = snapshot.map
+        self._codes = codes  # (n,) see `PlacedColumn`
+        self._large = large  # position → first pack, bytes
         self._pending = pending  # position → what is not committed yet
-        self._bodies = snapshot.views
-        self._sizes = np.where(self._packs >= 0, self._lengths, -1)  # (n,) bytes, -1: not stored
-        for position, item in pending.items():
-            self._sizes[position] = -1 if item is None else len(item)
 
     @property
     def found(self) -> NDArray[np.bool_]:
         """Which of the digests are stored: bool (n,)."""
-        return np.asarray(self._sizes >= 0)
+        return np.asarray(self.lengths >= 0)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """The size of each record in bytes, -1 where it is not stored: int64 (n,)."""
-        return self._sizes.copy()
+        """The size of each record in bytes, -1 where it is not stored: int64 (n,). O(n)."""
+        return self._lengths(slice(0, len(self)))
+
+    def _lengths(self, chosen: slice) -> NDArray[np.int64]:
+        codes = self._codes[chosen]
+        lengths = lengths_of(codes)
+        lengths[codes == ABSENT] = -1
+        for position, (_, size) in self._large.items():
+            if chosen.start <= position < chosen.stop:
+                lengths[position - chosen.start] = size
+        for position, item in self._pending.items():
+            if chosen.start <= position < chosen.stop:
+                lengths[position - chosen.start] = -1 if item is None else len(item)
+        return lengths
 
     def __len__(self) -> int:
-        return len(self._packs)
+        return len(self._codes)
 
     @overload
     def __getitem__(self, index: int) -> bytes | None: ...
@@ -66,28 +90,17 @@ class Records(Sequence[bytes | None]):
     def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]  # IndexError as for any sequence
-        return self._read(
-            position,
-            int(self._packs[position]),
-            int(self._offsets[position]),
-            int(self._lengths[position]),
-        )
+        return self._read(range(len(self))[index])  # IndexError as for any sequence
 
     def __iter__(self) -> Iterator[bytes | None]:
-        ends = np.cumsum(np.maximum(self._sizes, 0))
-        start = 0
-        while start < len(self):
-            before = int(ends[start - 1]) if start else 0
-            stop = int(np.searchsorted(ends, before + _BLOCK, side="right"))
-            if stop <= start + 1:
-                yield self[start]  # a large one: it is copied once
-                start += 1
+        for start, stop in self._blocks():
+            if stop == start + 1:
+                yield self[start]  # it may be a large one, which is copied once
                 continue
             buffer, offsets = self.gather(start, stop)
             joined, bounds = buffer.tobytes(), offsets.tolist()
             pieces = map(joined.__getitem__, map(slice, bounds, bounds[1:]))
-            missing = self._sizes[start:stop] < 0
+            missing = self._lengths(slice(start, stop)) < 0
             if missing.any():
                 yield from (
                     None if nothing else piece
@@ -95,7 +108,18 @@ class Records(Sequence[bytes | None]):
                 )
             else:
                 yield from pieces
-            start = stop
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Runs of positions, each of about 1 MiB of content or of one record."""
+        for first in range(0, len(self), _STEP):
+            last = min(first + _STEP, len(self))
+            ends = np.cumsum(np.maximum(self._lengths(slice(first, last)), 0))
+            start, done = first, 0
+            while start < last:
+                stop = first + int(np.searchsorted(ends, done + _BLOCK, side="right"))
+                stop = max(stop, start + 1)
+                yield start, stop
+                start, done = stop, int(ends[stop - 1 - first])
 
     def gather(
         self, start: int = 0, stop: int | None = None
@@ -107,50 +131,106 @@ class Records(Sequence[bytes | None]):
         empty where a digest is not stored (`found` tells). The fastest way to read many records:
         their cache misses overlap. O(bytes). Raises `CorruptStoreError` where a pack is cut off.
         """
-        if self._snapshot is None:
-            raise StoreClosedError("these records were closed")
         chosen = slice(*slice(start, stop).indices(len(self)))
-        packs, lengths = self._packs[chosen], np.maximum(self._sizes[chosen], 0)
+        lengths = np.maximum(self._lengths(chosen), 0)
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         buffer = np.empty(int(offsets[-1]), np.uint8)
-        apart = lengths > PACK_LIMIT
+        for first in range(0, len(lengths), _STEP):
+            some = slice(first, min(first + _STEP, len(lengths)))
+            at = chosen.start + some.start
+            plain = self._copy(slice(at, at + some.stop - some.start), buffer, offsets[some])
+            for i in plain.tolist():
+                item = self._read(at + i)
+                to = offsets[first + i]
+                buffer[to : to + lengths[first + i]] = np.frombuffer(item or b"", np.uint8)
+        return buffer, offsets
+
+    def ends(self) -> NDArray[np.uint8]:
+        """Return the first and the last byte of each record, uint8 (n, 2); zeros where it is not
+        stored or empty. O(n): two lines of memory a record, which is what reading must touch.
+
+        Raises `CorruptStoreError` where a pack is cut off.
+        """
+        found = np.zeros((len(self), 2), np.uint8)
+        for first in range(0, len(self), _STEP):
+            chosen = slice(first, min(first + _STEP, len(self)))
+            to = 2 * np.arange(chosen.stop - chosen.start)
+            out = found[chosen].reshape(-1)
+            apart = self._copy(chosen, out, to, ends=True)
+            for i in apart.tolist():
+                item = self._read(first + i)
+                if item:
+                    found[first + i] = item[0], item[-1]
+        return found
+
+    def _copy(
+        self, chosen: slice, out: NDArray[np.uint8], to: NDArray[np.int64], ends: bool = False
+    ) -> NDArray[np.int64]:
+        """Copy the contents at `chosen` to places in `out`, or only their first and last bytes.
+
+        Returns the positions, from the start of `chosen`, of those that must be read otherwise.
+        """
+        self._must_be_open()
+        codes, frame = self._codes[chosen], self._frame
+        lengths = lengths_of(codes)
+        apart = lengths == LONG
         for position in self._pending:
             if chosen.start <= position < chosen.stop:
                 apart[position - chosen.start] = True
-        plain = np.flatnonzero((packs >= 0) & ~apart)
-        numbers, which = np.unique(packs[plain], return_inverse=True)
-        bodies = tuple(map(self._body, numbers.tolist()))
-        places = self._offsets[chosen][plain], lengths[plain]
+        plain = np.flatnonzero((codes != ABSENT) & ~apart & (lengths > 0))
+        if len(plain) < len(codes):
+            codes, lengths, to = codes[plain], lengths[plain], to[plain]
+        ordinals, starts = ordinals_of(codes), offsets_of(codes)
+        if len(codes) and (
+            int(ordinals.max()) >= len(frame.sizes)
+            or bool((starts + lengths > frame.sizes[ordinals]).any())
+        ):
+            raise CorruptStoreError("a pack's body is cut off: verify() tells which")
+        if self._map is not None:
+            bodies: tuple[Any, ...] = (self._map,)
+            which = np.zeros(len(codes), np.int64)
+            starts += frame.starts[ordinals]
+        else:
+            numbers, which = np.unique(ordinals, return_inverse=True)
+            bodies = tuple(frame.bodies[ordinal] for ordinal in numbers.tolist())
         try:
-            kernels.current.gather(bodies, which, *places, buffer, offsets[plain])
+            if ends:
+                starts = np.stack([starts, starts + lengths - 1], axis=1).ravel()
+                to = np.stack([to, to + 1], axis=1).ravel()
+                which, lengths = np.repeat(which, 2), np.ones(len(starts), np.int64)
+            kernels.current.gather(bodies, which, starts, lengths, out, to)
         except ValueError as error:
             raise CorruptStoreError(f"a pack's body is cut off: {error}") from None
-        for i in np.flatnonzero(apart).tolist():
-            item = self[chosen.start + i]
-            buffer[offsets[i] : offsets[i + 1]] = np.frombuffer(item or b"", np.uint8)
-        return buffer, offsets
+        return np.flatnonzero(apart)
 
-    def _body(self, pack: int) -> memoryview:
-        body = self._bodies.get(pack)
-        if body is None and self._snapshot is not None:
-            body = self._bodies[pack] = self._column.body(self._snapshot, pack)
-        return body if body is not None else memoryview(b"")
-
-    def _read(self, position: int, pack: int, offset: int, length: int) -> bytes | None:
-        if self._snapshot is None:
-            raise StoreClosedError("these records were closed")
+    def _read(self, position: int) -> bytes | None:
+        snapshot = self._must_be_open()
         if position in self._pending:
             return self._pending[position]
-        if pack < 0:
+        if position in self._large:
+            pack, size = self._large[position]
+            return bytes(self._column.view(snapshot, pack, 0, size, {}))
+        code = self._codes[position : position + 1]
+        if code[0] == ABSENT:
             return None
-        return bytes(self._column.view(self._snapshot, pack, offset, length, self._bodies))
+        out = np.empty(int(lengths_of(code)[0]), np.uint8)
+        self._copy(slice(position, position + 1), out, np.zeros(1, np.int64))
+        return out.tobytes()
+
+    def _must_be_open(self) -> Snapshot:
+        if self._snapshot is None or self._snapshot.closed:
+            raise StoreClosedError("these records were closed, or read from a forked child")
+        return self._snapshot
 
     def close(self) -> None:
         """Let go of the snapshot; items cannot be read any more. Idempotent."""
         snapshot, self._snapshot = self._snapshot, None
-        if snapshot is not None:
+        if snapshot is not None and self._owner:
             snapshot.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Records hold a snapshot and cannot be pickled: pass list(records) instead")
 
     def __enter__(self) -> "Records":
         return self

@@ -9,6 +9,7 @@ to what was committed, reads the news, and numbers the pending digests again (`p
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 from hashmem.digests import WIDTHS, Digests
 from hashmem.errors import CorruptStoreError
 from hashmem.hops import Links
+from hashmem.store import checkpoint
 from hashmem.store.backend import Reader, Transaction
-from hashmem.store.columns import Column, PlacedColumn, Written
+from hashmem.store.checkpoint import Checkpoint
+from hashmem.store.columns import Column, Written
 from hashmem.store.layout import DIGESTS, EDGES, FIRST_NAMED, METADATA, PAYLOADS, SUCCESSORS, Info
-from hashmem.tables import OpenAddressingTable
+from hashmem.store.placed import PlacedColumn
+from hashmem.store.row_table import RowTable
 
 __all__ = ["Pending", "Plan", "State", "as_stored"]
 
@@ -52,7 +56,7 @@ class State:
         self.namespace = namespace
         self.info = info
         self.width = WIDTHS[info.algorithm]
-        self.table = OpenAddressingTable(width=self.width)
+        self.table = RowTable(self.width)
         self.committed = 0  # rows that are stored
         self.links = Links()
         self.payloads = PlacedColumn(namespace, PAYLOADS)
@@ -95,13 +99,18 @@ class State:
 
     # -- reading what is committed ------------------------------------------------------------
 
-    def load(self, reader: Reader) -> None:
+    def load(self, reader: Reader, folder: str | None) -> None:
         """Read what was committed since this state last did. Nothing may be pending.
 
-        O(new rows and links); bodies of payloads and metadata are not touched.
+        O(new rows and links); bodies of payloads and metadata are not touched, and of what a
+        checkpoint in `folder` has, nothing.
         """
         info = Info.read(reader, self.namespace)
         if info is not None:
+            if (info.checkpoint and info.checkpoint != self.info.checkpoint) or (
+                info.checkpoint and self.table.base is None
+            ):
+                self._rest_on(_opened(folder, info.checkpoint, self.width))
             self._adopt(info)
         news = [(column, *column.news(reader)) for column in self.columns]
         for column, fresh, gone in news:
@@ -154,7 +163,7 @@ class State:
             raise CorruptStoreError("its body does not match its checksum and repeats a digest")
         if not sound and (self.table.find(digests) >= 0).any():
             raise CorruptStoreError("its body does not match its checksum and repeats a digest")
-        _, new = self.table.intern(digests, first=start)
+        _, new = self.table.intern(digests)
         if not new.all():
             raise CorruptStoreError(f"pack {written.number} of digests repeats a digest")
         if not sound:  # most digests are right: their records stay within reach
@@ -166,7 +175,7 @@ class State:
         missing = rows - self.rows
         if missing > 0:
             random = np.frombuffer(os.urandom(missing * self.width), np.uint8)
-            self.table.intern(random.reshape(missing, self.width), first=self.rows)
+            self.table.intern(random.reshape(missing, self.width))
 
     def _adopt(self, info: Info) -> None:
         self.info = info
@@ -186,7 +195,7 @@ class State:
 
     def intern(self, digests: Digests) -> tuple[Rows, NDArray[np.bool_]]:
         """Return the rows of `digests`, numbering those not known yet, and which were new."""
-        return self.table.intern(digests, first=self.rows)
+        return self.table.intern(digests)
 
     def set_successors(self, sources: Rows, targets: Rows) -> None:
         if len(sources):
@@ -256,7 +265,7 @@ class State:
     def _write_column(self, column: Column, to: Transaction, number: int) -> list[Written]:
         if column is self.digests_column:
             rows = np.arange(self.committed, self.rows)
-            return column.write_array(to, number, rows, self.table.digests[self.committed :])
+            return column.write_array(to, number, rows, self.table.pieces(self.committed)[1])
         if column is self.successors_column:
             sources, targets = _last_of_each(self._set_successors)
             return column.write_array(to, number, sources, as_stored(targets[:, None]))
@@ -282,6 +291,57 @@ class State:
         self.committed = plan.committed
         self._edge_blocks = self.links.edge_blocks
 
+    # -- checkpoints --------------------------------------------------------------------------
+
+    def checkpoint_due(self, closing: bool) -> bool:
+        """Whether so many rows lie above the checkpoint that a new one pays.
+
+        Written whenever rows have doubled, one takes two or three times as long in all as writing
+        each row once; on closing, so that the next who opens has little to read.
+        """
+        covered = self.table.base.rows if self.table.base is not None else 0
+        share = covered // 16 if closing else covered
+        return (
+            self.rows - covered >= max(checkpoint.FEWEST, share) and not self.digests_column.damaged
+        )
+
+    def write_checkpoint(self, transaction: Transaction, folder: str) -> Plan:
+        """Write a checkpoint of all rows, none of which may be pending, and commit to it.
+
+        Their digests leave the packs. `apply_checkpoint` once that is committed. O(rows). Raises
+        `StoreError` where the file cannot be written.
+        """
+        info = Info(**vars(self.info))
+        name = f"{transaction.version[0]:06}-{self.namespace}-{info.next_pack}.rows"
+        placed = {
+            column.number: column.known(self.rows) for column in (self.payloads, self.metadata)
+        }
+        checkpoint.write(
+            os.path.join(folder, name), self.table.pieces(), self.rows, self.width,
+            info.next_pack, placed,
+        )  # fmt: skip
+        info.checkpoint = name
+        info.write(transaction, self.namespace)
+        for number in self.digests_column.sizes:
+            self.digests_column.delete_pack(transaction, number)
+        return Plan(info, committed=self.rows)
+
+    def apply_checkpoint(self, plan: Plan, folder: str) -> None:
+        """Take note of a checkpoint that is committed, and unlink the ones before it."""
+        self.info = plan.info
+        self._rest_on(_opened(folder, plan.info.checkpoint, self.width))
+        generation, namespace, _ = plan.info.checkpoint.split("-")
+        for path in Path(folder).glob(f"{generation}-{namespace}-*.rows*"):
+            if path.name != plan.info.checkpoint:
+                path.unlink(missing_ok=True)
+
+    def _rest_on(self, base: Checkpoint) -> None:
+        self.table.rest_on(base)
+        self.digests_column.sizes.clear()
+        self.digests_column.covered = base.next_pack
+        for column in (self.payloads, self.metadata):
+            column.rest_on(base.places[column.number], base.next_pack)
+
     # -- undoing ------------------------------------------------------------------------------
 
     def undo(self) -> None:
@@ -297,7 +357,7 @@ class State:
             del self.named[name], self.described[name]
         for column in self.columns:
             column.pending.clear()
-        self.table.delete(self.table.digests[self.committed :].copy())
+        self.table.cut(self.committed)
 
     def take_pending(self) -> Pending:
         """Return what is pending in terms of digests, and `undo` it."""
@@ -308,15 +368,17 @@ class State:
             rows, lengths, items = column.pending.final()
             removed = (lengths < 0).tolist()
             taken.items[name] = (
-                digests[rows],
+                digests(rows),
                 [None if gone else item for gone, item in zip(removed, items, strict=True)],
             )
         taken.named = dict(self.described)
         for sources, targets, _ in self._set_successors:
-            taken.successors.append((digests[sources], digests[targets], targets >= 0))
+            taken.successors.append(
+                (digests(sources), digests(np.maximum(targets, 0)), targets >= 0)
+            )
         for sources, relation, targets in self._added_edges:
             name_or_clear = None if relation == Links.CLEAR else self.relations[relation]
-            taken.edges.append((digests[sources], name_or_clear, digests[targets]))
+            taken.edges.append((digests(sources), name_or_clear, digests(targets)))
         self.undo()
         return taken
 
@@ -345,6 +407,15 @@ class State:
             from_rows, _ = self.intern(sources)
             to_rows = self.intern(targets)[0] if relation is not None else from_rows
             self.add_edges(from_rows, relation, to_rows)
+
+
+def _opened(folder: str | None, name: str, width: int) -> Checkpoint:
+    if folder is None or os.path.basename(name) != name:
+        raise CorruptStoreError(f"a namespace's record names the checkpoint {name!r}")
+    base = Checkpoint(os.path.join(folder, name))
+    if base.width != width or {PAYLOADS, METADATA} - base.places.keys():
+        raise CorruptStoreError(f"the checkpoint {base.path} is of another namespace")
+    return base
 
 
 def _last_of_each(changes: list[tuple[Rows, Rows, Rows]]) -> tuple[Rows, Rows]:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from hashmem.digests import Digests
 from hashmem.errors import CorruptStoreError
 from hashmem.store.backend import Reader
-from hashmem.store.columns import Column, PlacedColumn
+from hashmem.store.columns import Column
 from hashmem.store.layout import DIGESTS, PAYLOADS
 from hashmem.store.packs import cut
+from hashmem.store.placed import PlacedColumn
 from hashmem.store.state import State
 
 __all__ = ["Verification", "verify"]
@@ -55,17 +56,29 @@ def verify(
         for number, what in column.damaged.items():
             found.damage.append(f"column {column.number}, pack {number}: {what}")
             rows_with_damage.update(_rows_of_damaged(column, reader, number))
-        for number in column.sizes:
+        for number in column.packs(reader):
+            if number in column.damaged:
+                continue
             problem, rows = _check_pack(column, reader, number)
             if problem:
                 found.damage.append(f"column {column.number}, pack {number}: {problem}")
                 rows_with_damage.update(rows.tolist())
+    if state.table.base is not None:
+        for what, rows in state.table.base.damage():
+            found.damage.append(f"checkpoint {state.info.checkpoint}: {what}")
+            rows_with_damage.update(rows.tolist())
     for row, what in _check_records(state, reader, digest_many, progress, found):
-        found.damage.append(f"record {bytes(state.table.digests[row]).hex()}: {what}")
+        found.damage.append(
+            f"record {bytes(state.table.digests(np.array([row]))[0]).hex()}: {what}"
+        )
         rows_with_damage.add(row)
     known = sorted(row for row in rows_with_damage if 0 <= row < state.rows)
-    found.corrupt = [bytes(state.table.digests[row]) for row in known]
+    found.corrupt = [_digest(state, row) for row in known]
     return found
+
+
+def _digest(state: State, row: int) -> bytes:
+    return state.table.digests(np.array([row])).tobytes()
 
 
 def _check_pack(column: Column, reader: Reader, number: int) -> tuple[str, NDArray[np.int64]]:
@@ -129,7 +142,7 @@ def _check_records(
             except CorruptStoreError as error:
                 yield row, str(error)
         if whole:
-            good = (digest_many(items) == state.table.digests[whole]).all(axis=1)
+            good = (digest_many(items) == state.table.digests(np.array(whole))).all(axis=1)
             for row in np.array(whole)[~good].tolist():
                 yield row, "its content does not have its digest"
         found.checked += len(rows)

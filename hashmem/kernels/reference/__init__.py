@@ -26,6 +26,7 @@ from hashmem.kernels.reference.open_addressing import (
     open_lookup,
     open_move,
 )
+from hashmem.kernels.reference.rows import rows_build, rows_find, rows_lookup
 from hashmem.kernels.reference.skips import skip, skip_build, skip_mark
 
 __all__ = [
@@ -56,6 +57,9 @@ __all__ = [
     "open_lookup",
     "open_move",
     "reverse",
+    "rows_build",
+    "rows_find",
+    "rows_lookup",
     "shortest",
     "skip",
     "skip_build",
