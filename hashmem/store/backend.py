@@ -46,11 +46,11 @@ class Snapshot(Reader):
     closed: bool = False  # also in a forked child that has inherited it
 
     @abstractmethod
-    def extent(self, key: bytes) -> tuple[int, int] | None:
-        """Return where in `map` the value under `key` begins, and its bytes; None without one.
+    def extent(self, key: bytes) -> tuple[int, int, bool] | None:
+        """Return where in `map` the value under `key` begins, its bytes, and whether it stays there
+        in every snapshot in which the key has that value; None without one.
 
-        O(log n), and nothing of the value is read. It stays there as long as a snapshot is held in
-        which the key has that value. Without a map it begins at 0.
+        O(log n), and nothing of the value is read. Without a map it begins at 0.
         """
 
     @abstractmethod

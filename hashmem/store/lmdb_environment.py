@@ -28,6 +28,7 @@ __all__ = [
 
 MAP_SIZE = 1 << 40  # 1 TiB of addresses, no memory: growing a map under a live view kills
 MAX_READERS = 512  # snapshots open at once, over all processes
+SPARE_READERS = 16  # for a moment, while one is opened
 REWRITTEN = 1 << 26  # bytes that a rewrite commits at a time: LMDB keeps them in memory until then
 
 
@@ -313,7 +314,7 @@ def open_file(
                 subdir=False,
                 readonly=readonly,
                 create=create,
-                max_readers=MAX_READERS,
+                max_readers=MAX_READERS + SPARE_READERS,
                 meminit=False,
                 sync=sync,
                 mode=0o644,

@@ -61,6 +61,7 @@ class Extent(NamedTuple):
 
     start: int
     size: int
+    stays: bool  # it has pages of its own, which are not copied when other values change
 
 
 class Database(NamedTuple):
@@ -217,7 +218,7 @@ class Page:
         if flags == 0:
             if start + size > self._size:
                 raise CorruptStoreError(f"page {self.number}: a value goes beyond it")
-            return Extent(self.number * self._size + start, size), None
+            return Extent(self.number * self._size + start, size, False), None
         if flags != BIG or start + _NUMBER.size > self._size:
             raise CorruptStoreError(f"page {self.number}: a node of no kind that is written here")
         (first,) = _NUMBER.unpack_from(self._page, start)
@@ -225,7 +226,7 @@ class Page:
         beyond = first * self._size + HEADER + size > len(self._data)
         if first < 2 or first + pages - 1 > self._last or beyond:
             raise CorruptStoreError(f"page {self.number}: a value lies outside the file")
-        return Extent(first * self._size + HEADER, size), (first, pages)
+        return Extent(first * self._size + HEADER, size, True), (first, pages)
 
 
 # -- is the file whole? -----------------------------------------------------------------------
@@ -322,7 +323,7 @@ def _free_pages(data: Bytes, meta: Meta) -> Pages:
     """The pages that the newest commit lists as free."""
     free = Tree(data, meta._replace(main=meta.free))
     found = [np.empty(0, np.int64)]
-    for key, (start, size) in free.scan(b""):
+    for key, (start, size, _) in free.scan(b""):
         pages = np.frombuffer(data[start : start + size], "=u8")
         if len(key) != 8 or len(pages) < 1 or int(pages[0]) != len(pages) - 1:
             raise CorruptStoreError("the LMDB file's list of free pages is damaged")

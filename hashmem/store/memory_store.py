@@ -117,7 +117,7 @@ class MemoryStore(Annotations, Linking):
                 if row is None:
                     return None
                 code = state.payloads.code(row)
-            place = state.payloads.place(code)
+            place = state.payloads.place(code, self._version)
             if place is not None:  # of a plain record, and known from reading before
                 found = self._backend.read(self._version, *place)
                 if found is not None:

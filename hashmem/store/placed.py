@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hashmem.errors import CorruptStoreError, StoreError
 from hashmem.hops import grown
-from hashmem.store.backend import Reader, Snapshot
+from hashmem.store.backend import Reader, Snapshot, Version
 from hashmem.store.checkpoint import ABSENT, Codes, Places
 from hashmem.store.columns import Column, Written
 from hashmem.store.layout import body_key
@@ -154,14 +154,16 @@ class PlacedColumn(Column):
             return int(self._base[row])
         return int(self._tail[row - below]) if row - below < len(self._tail) else ABSENT
 
-    def place(self, code: int) -> tuple[int, int] | None:
-        """Return where in the map of a file the item of a code lies and its bytes, if it is known.
+    def place(self, code: int, version: Version) -> tuple[int, int] | None:
+        """Return where in a commit's map the item of a code lies and its bytes, if it is known.
 
         None for what is long, absent, or in a pack that nobody has read from yet.
         """
         ordinal, length = code >> 2 * BITS, code & LONG
         frame = self._frame
         if frame.map is None or length == LONG or ordinal >= len(frame.starts):
+            return None
+        if frame.version != version and ordinal in frame.moving:
             return None
         start, offset = int(frame.starts[ordinal]), code >> BITS & LONG
         if start < 0 or offset + length > frame.sizes[ordinal]:
@@ -226,7 +228,7 @@ class PlacedColumn(Column):
 
         What was looked up before is believed: it holds while the packs are there.
         """
-        frame = self._frame
+        frame = self._frame = self._frame.at(reader.version)
         frame.reserve(len(self._numbers))
         used = ordinals_of(codes)
         if len(used) and int(used.max()) >= len(self._numbers):
@@ -294,6 +296,19 @@ class Frame:
         self.starts: Rows = np.empty(0, np.int64)  # in `map`, -1: not looked up; 0 without a map
         self.sizes: Rows = np.empty(0, np.int64)
         self.bodies: dict[int, memoryview] = {}  # without a map
+        self.version: Version | None = None
+        self.moving: set[int] = set()  # what lies elsewhere in any other version
+
+    def at(self, version: Version) -> "Frame":
+        """Return this frame, or where something may have moved another, without it."""
+        if self.moving and self.version != version:
+            frame = Frame()
+            frame.starts, frame.sizes, frame.bodies = self.starts.copy(), self.sizes, self.bodies
+            frame.starts[list(self.moving)] = -1
+        else:
+            frame = self
+        frame.version = version
+        return frame
 
     def reserve(self, packs: int) -> None:
         self.starts, self.sizes = grown(self.starts, packs, -1), grown(self.sizes, packs, 0)
@@ -304,12 +319,14 @@ class Frame:
             if body is None:
                 return False
             self.bodies[ordinal] = body
-            start, size = 0, len(body)
+            start, size, stays = 0, len(body), True
         else:
             extent = reader.extent(key)
             if extent is None:
                 return False
-            start, size = extent
+            start, size, stays = extent
+        if not stays:
+            self.moving.add(ordinal)
         self.starts[ordinal], self.sizes[ordinal] = start, size
         return True
 

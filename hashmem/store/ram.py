@@ -29,9 +29,9 @@ class _RamView(Snapshot, Transaction):
         value = self._values.get(key)
         return None if value is None else memoryview(value)
 
-    def extent(self, key: bytes) -> tuple[int, int] | None:
+    def extent(self, key: bytes) -> tuple[int, int, bool] | None:
         value = self._values.get(key)
-        return None if value is None else (0, len(value))
+        return None if value is None else (0, len(value), True)
 
     def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
         ordered = sorted(self._values)
