@@ -94,8 +94,9 @@ class Backend(ABC):
     def snapshot(self) -> Snapshot:
         """Return a view of the newest commit."""
 
-    def read(self, version: Version, start: int, size: int) -> bytes | None:
-        """Return so many bytes of a snapshot's `map`, None unless `version` is the newest commit.
+    def read(self, version: Version, place: tuple[int, int]) -> bytes | None:
+        """Return a part of a snapshot's `map`, from where to where, None unless `version` is the
+        newest commit.
 
         For one small value, where making a snapshot would take longer than reading.
         """

@@ -283,13 +283,20 @@ class _Turn:
     def __enter__(self) -> State:
         store = self._store
         if store._pid != os.getpid():  # forked: another thread of the parent may hold the lock
-            store._lock = threading.RLock()
+            return self._reopened(store)
+        store._lock.acquire()
+        if store._closed:
+            store._lock.release()
+            raise StoreClosedError("this store is closed")
+        return store._state
+
+    def _reopened(self, store: Handle) -> State:
+        store._lock = threading.RLock()
         store._lock.acquire()
         try:
             if store._closed:
                 raise StoreClosedError("this store is closed")
-            if store._pid != os.getpid():
-                store._open(None)
+            store._open(None)
         except BaseException:
             store._lock.release()
             raise

@@ -175,18 +175,19 @@ class LmdbBackend(Backend):
         with _explained(f"cannot read {self.path}", self.readonly):
             return LmdbSnapshot(environment)
 
-    def read(self, version: Version, start: int, size: int) -> bytes | None:
+    def read(self, version: Version, place: tuple[int, int]) -> bytes | None:
         environment = self._environment
         if environment is None or environment.generation != version[0]:
             return None
-        with _explained(f"cannot read {self.path}", self.readonly):
-            transaction = environment.begin_read()
-            try:
-                if transaction.id() == version[1] and start + size <= len(environment.map):
-                    return bytes(environment.map[start : start + size])
-            finally:
-                transaction.abort()
-        return None
+        try:
+            transaction = environment.lmdb.begin(buffers=True)
+        except lmdb.Error:
+            return None  # as a snapshot will explain
+        found = None
+        if transaction.id() == version[1]:
+            found = environment.map[place[0] : place[1]]
+        transaction.abort()
+        return found if found is not None and len(found) == place[1] - place[0] else None
 
     @property
     def nbytes(self) -> int:

@@ -1,6 +1,7 @@
 """MemoryStore: what users hold. Records by digest, links between them, in a folder or in RAM."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import getpid
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from hashmem.digests import BytesLike, Digests, as_digests, digest_many
 from hashmem.errors import CorruptStoreError, RecordNotFound, StoreError
 from hashmem.store.annotations import Annotations, Metadata, packed
 from hashmem.store.backend import Snapshot
-from hashmem.store.checkpoint import ABSENT, Codes
+from hashmem.store.checkpoint import Codes
 from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
 from hashmem.store.packs import cut
@@ -110,18 +111,20 @@ class MemoryStore(Annotations, Linking):
         return found
 
     def _get_one(self, digest: bytes) -> bytes | None:
-        with self._reading() as state:
-            code = ABSENT
-            if type(digest) is bytes and len(digest) == self.width and not state.payloads.pending:
-                row = state.table.look(digest)
-                if row is None:
-                    return None
-                code = state.payloads.code(row)
-            place = state.payloads.place(code, self._version)
-            if place is not None:  # of a plain record, and known from reading before
-                found = self._backend.read(self._version, *place)
-                if found is not None:
-                    return found
+        # A call costs as much as the read: what `_reading` does stands here once more.
+        if type(digest) is bytes and self._pid == getpid():
+            with self._lock:
+                state = self._state
+                payloads = state.payloads
+                if len(digest) == state.width and not (self._closed or payloads.pending.items):
+                    row = state.table.look(digest)
+                    if row is None:
+                        return None
+                    place = payloads.place(row, self._version)
+                    if place is not None:  # of a plain record, in a pack that was read from before
+                        found = self._backend.read(self._version, place)
+                        if found is not None:
+                            return found
         with self.get_many(as_digests(digest, self.width, "digest")) as records:
             return records[0]
 

@@ -21,13 +21,13 @@ class PendingItems:
     """
 
     def __init__(self) -> None:
-        self._items: list[bytes] = []  # b"" for a removal
-        self._rows = np.empty(0, np.int64)  # (at least len(_items),) the row of each
+        self.items: list[bytes] = []  # b"" for a removal
+        self._rows = np.empty(0, np.int64)  # (at least len(items),) the row of each
         self._lengths = np.empty(0, np.int64)  # likewise: bytes, or REMOVED
         self._position = np.empty(0, np.int64)  # row → position in the log, -1: nothing pending
 
     def __bool__(self) -> bool:
-        return bool(self._items)
+        return bool(self.items)
 
     def __len__(self) -> int:
         """How many rows something is pending for. O(log)."""
@@ -35,7 +35,7 @@ class PendingItems:
 
     def set(self, rows: Rows, items: Sequence[bytes | None]) -> None:
         """Let ``items[i]`` wait for ``rows[i]``; None removes."""
-        start, stop = len(self._items), len(self._items) + len(rows)
+        start, stop = len(self.items), len(self.items) + len(rows)
         if start == stop:
             return
         if None in items:
@@ -43,7 +43,7 @@ class PendingItems:
             items = [b"" if item is None else item for item in items]
         else:
             sizes = list(map(len, items))  # type: ignore[arg-type]  # there is no None
-        self._items += items  # type: ignore[arg-type]  # nor is there here
+        self.items += items  # type: ignore[arg-type]  # nor is there here
         self._rows = grown(self._rows, stop, 0)
         self._rows[start:stop] = rows
         self._lengths = grown(self._lengths, stop, 0)
@@ -53,7 +53,7 @@ class PendingItems:
 
     def lengths(self, rows: Rows) -> tuple[NDArray[np.bool_], Rows]:
         """Tell for each of `rows` whether something is pending, and its bytes (`REMOVED` too)."""
-        if not self._items:
+        if not self.items:
             return np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
         known = (rows >= 0) & (rows < len(self._position))
         position = np.where(known, self._position[np.where(known, rows, 0)], -1)
@@ -63,20 +63,20 @@ class PendingItems:
         """Yield (i, item) for each of ``rows[i]`` that something is pending for."""
         mask, lengths = self.lengths(rows)
         for i in np.flatnonzero(mask).tolist():
-            yield i, None if lengths[i] < 0 else self._items[self._position[rows[i]]]
+            yield i, None if lengths[i] < 0 else self.items[self._position[rows[i]]]
 
     def final(self) -> tuple[Rows, Rows, list[bytes]]:
         """Return each row once with its length (or `REMOVED`) and item (b"" then). O(log)."""
-        n = len(self._items)
+        n = len(self.items)
         rows, lengths = self._rows[:n], self._lengths[:n]
         last = self._position[rows] == np.arange(n)
         if last.all():
-            return rows, lengths, self._items
+            return rows, lengths, self.items
         kept = np.flatnonzero(last)
-        return rows[kept], lengths[kept], [self._items[i] for i in kept.tolist()]
+        return rows[kept], lengths[kept], [self.items[i] for i in kept.tolist()]
 
     def clear(self) -> None:
         """Forget everything. O(log)."""
-        self._position[self._rows[: len(self._items)]] = -1
-        self._items = []
+        self._position[self._rows[: len(self.items)]] = -1
+        self.items = []
         self._rows = self._lengths = np.empty(0, np.int64)

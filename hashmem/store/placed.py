@@ -1,7 +1,6 @@
 """A column whose items are read one by one, and where they lie: in which pack, and where in it."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,24 +150,27 @@ class PlacedColumn(Column):
         """Return the code of one row."""
         below = len(self._base)
         if row < below:
-            return int(self._base[row])
-        return int(self._tail[row - below]) if row - below < len(self._tail) else ABSENT
+            return self._base.item(row)
+        return self._tail.item(row - below) if row - below < len(self._tail) else ABSENT
 
-    def place(self, code: int, version: Version) -> tuple[int, int] | None:
-        """Return where in a commit's map the item of a code lies and its bytes, if it is known.
+    def place(self, row: int, version: Version) -> tuple[int, int] | None:
+        """Return where in a commit's map the item of a row begins and ends, if it is known.
 
         None for what is long, absent, or in a pack that nobody has read from yet.
         """
+        below, frame = len(self._base), self._frame
+        code = self._base.item(row) if row < below else self.code(row)
         ordinal, length = code >> 2 * BITS, code & LONG
-        frame = self._frame
-        if frame.map is None or length == LONG or ordinal >= len(frame.starts):
+        known = frame.extents.get(ordinal)
+        if (
+            known is None
+            or length == LONG
+            or (frame.version != version and ordinal in frame.moving)
+        ):
             return None
-        if frame.version != version and ordinal in frame.moving:
-            return None
-        start, offset = int(frame.starts[ordinal]), code >> BITS & LONG
-        if start < 0 or offset + length > frame.sizes[ordinal]:
-            return None
-        return start + offset, length
+        start, size = known
+        offset = code >> BITS & LONG
+        return (start + offset, start + offset + length) if offset + length <= size else None
 
     def _pack_of(self, row: int) -> int:
         code = self.code(row)
@@ -237,7 +239,6 @@ class PlacedColumn(Column):
         for ordinal in np.unique(unknown).tolist() if len(unknown) else ():
             if not frame.look_up(reader, ordinal, self._key_of(ordinal)):
                 return None
-        frame.map = reader.map
         return frame
 
     def has_packs(self, reader: Snapshot, codes: Codes) -> bool:
@@ -292,9 +293,9 @@ class Frame:
     """
 
     def __init__(self) -> None:
-        self.map: Any = None  # buffer
         self.starts: Rows = np.empty(0, np.int64)  # in `map`, -1: not looked up; 0 without a map
         self.sizes: Rows = np.empty(0, np.int64)
+        self.extents: dict[int, tuple[int, int]] = {}  # the same, in a map
         self.bodies: dict[int, memoryview] = {}  # without a map
         self.version: Version | None = None
         self.moving: set[int] = set()  # what lies elsewhere in any other version
@@ -305,6 +306,7 @@ class Frame:
             frame = Frame()
             frame.starts, frame.sizes, frame.bodies = self.starts.copy(), self.sizes, self.bodies
             frame.starts[list(self.moving)] = -1
+            frame.extents = {o: e for o, e in self.extents.items() if o not in self.moving}
         else:
             frame = self
         frame.version = version
@@ -325,6 +327,7 @@ class Frame:
             if extent is None:
                 return False
             start, size, stays = extent
+            self.extents[ordinal] = start, size
         if not stays:
             self.moving.add(ordinal)
         self.starts[ordinal], self.sizes[ordinal] = start, size
