@@ -110,6 +110,9 @@ class Backend(ABC):
         has changed then.
         """
 
+    def sync(self) -> None:  # noqa: B027  # nothing to do where each commit is durable by itself
+        """Wait until all commits are durable."""
+
     @abstractmethod
     def rewrite(self) -> AbstractContextManager[tuple[Snapshot, Transaction]]:
         """Return a context that replaces everything by what it puts, in a new generation.

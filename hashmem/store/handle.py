@@ -12,6 +12,7 @@ from typing import Self
 from hashmem.digests import WIDTHS, BytesLike, digest, hasher
 from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError
 from hashmem.store.backend import Backend, Reader, Version
+from hashmem.store.group_commit import Group
 from hashmem.store.layout import Catalogue, Info, namespace_keys
 from hashmem.store.state import State
 
@@ -34,6 +35,7 @@ class Handle:
         namespace: str = "",
         key: bytes | None = None,
         readonly: bool = False,
+        durability: str = "full",
         backend: Backend | None = None,
     ) -> None:
         self._closed = True  # until all below has succeeded
@@ -41,7 +43,9 @@ class Handle:
             hasher(algorithm or "sha256", key=key)  # raises on a bad argument, before any file
         check_name("namespace", namespace)
         self._lock = threading.RLock()
-        self._backend = backend if backend is not None else _open_backend(path, readonly)
+        self._turns = 0  # that the thread which has the lock is in
+        self._group = Group()
+        self._backend = backend or _open_backend(path, readonly, durability)
         self._namespace, self._key = namespace, key
         try:
             self._open(algorithm)
@@ -122,10 +126,18 @@ class Handle:
         """Make everything written since the last commit durable and visible to others, at once.
 
         One LMDB transaction, on disk when this returns. Where another process has committed in
-        between, what it stored is taken in first, and what both stored is kept once. Raises
-        `StoreError` where it cannot be written (no room, say): nothing is lost then, what is
-        committed stays whole and what is not can be committed again.
+        between, what it stored is taken in first, and what both stored is kept once. Threads that
+        commit at the same time share a transaction. Raises `StoreError` where it cannot be written
+        (no room, say): nothing is lost then, what is committed stays whole and what is not can be
+        committed again.
         """
+        with self._writing():
+            if self._turns > 1:
+                self._commit()  # from within another call, which others wait for
+                return
+        self._group.commit(self._commit)
+
+    def _commit(self) -> None:
         with self._writing() as state:
             if not state.is_pending:
                 return
@@ -158,6 +170,11 @@ class Handle:
         self._version = NEVER
         state.apply_checkpoint(plan, folder)
         self._version = (generation, commit + 1)
+
+    def sync(self) -> None:
+        """Wait until all commits so far are on the disk, as after each where durability is full."""
+        with self._writing():
+            self._backend.sync()
 
     def rollback(self) -> None:
         """Forget everything written since the last commit."""
@@ -231,7 +248,7 @@ class Handle:
             return
         with self._lock:
             if self._pid == os.getpid() and not self._backend.readonly:
-                self.commit()
+                self._commit()
                 self._checkpoint_if_due(closing=True)
             self._closed = True
             self._backend.close()
@@ -288,10 +305,12 @@ class _Turn:
         if store._closed:
             store._lock.release()
             raise StoreClosedError("this store is closed")
+        store._turns += 1
         return store._state
 
     def _reopened(self, store: Handle) -> State:
-        store._lock = threading.RLock()
+        store._lock, store._group = threading.RLock(), Group()
+        store._turns = 0
         store._lock.acquire()
         try:
             if store._closed:
@@ -300,9 +319,11 @@ class _Turn:
         except BaseException:
             store._lock.release()
             raise
+        store._turns += 1
         return store._state
 
     def __exit__(self, *exception: object) -> None:
+        self._store._turns -= 1
         self._store._lock.release()
 
 
@@ -316,7 +337,7 @@ def check_name(of: str, name: object) -> None:
         raise ValueError(f"{name!a} cannot be the name of a {of}: {error.reason}") from error
 
 
-def _open_backend(path: str | os.PathLike[str] | None, readonly: bool) -> Backend:
+def _open_backend(path: str | os.PathLike[str] | None, readonly: bool, durability: str) -> Backend:
     if path is None:
         from hashmem.store.ram import RamBackend
 
@@ -325,4 +346,4 @@ def _open_backend(path: str | os.PathLike[str] | None, readonly: bool) -> Backen
         return RamBackend()
     from hashmem.store.lmdb import LmdbBackend
 
-    return LmdbBackend(path, readonly=readonly)
+    return LmdbBackend(path, readonly=readonly, durability=durability)

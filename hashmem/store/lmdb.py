@@ -34,6 +34,7 @@ import lmdb
 from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Backend, Snapshot, Transaction, Version
 from hashmem.store.lmdb_environment import (
+    DURABILITY,
     MAX_READERS,
     Environment,
     LmdbSnapshot,
@@ -58,12 +59,21 @@ class LmdbBackend(Backend):
     durable = True
     shared = True
 
-    def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        durability: str = "full",
+    ) -> None:
+        if durability not in DURABILITY:
+            raise ValueError(f"durability is one of {', '.join(DURABILITY)}, not {durability!r}")
         if not os.fspath(path):
             raise ValueError("the path of a store is empty: give the name of a folder")
         self._folder = Path(os.path.abspath(os.fsdecode(path)))
         self.path = self.folder = str(self._folder)
         self.readonly = readonly
+        self.durability = durability
         self._writer = threading.RLock()  # flock holds against processes, this among threads
         self._pid = os.getpid()
         self._environment: Environment | None = None
@@ -145,7 +155,7 @@ class LmdbBackend(Backend):
             return held
         for _ in range(100):
             try:
-                fresh = Environment.share(self._folder / name, self.readonly)
+                fresh = Environment.share(self._folder / name, self.readonly, self.durability)
                 break
             except FileNotFoundError:  # a rewrite took it away in between
                 name = self._current()
@@ -214,6 +224,10 @@ class LmdbBackend(Backend):
                 tree = Tree(environment.data(), meta)
                 yield LmdbTransaction(raw, (environment.generation, number), tree)
 
+    def sync(self) -> None:
+        with _explained(f"cannot sync {self.path}"):
+            self._follow().lmdb.sync(True)
+
     @contextmanager
     def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
         self._must_be_writable()
@@ -222,7 +236,7 @@ class LmdbBackend(Backend):
             name = _name(old.generation + 1)
             self._remove(name)
             try:
-                fresh = open_file(self._folder / name, create=True, sync=False)
+                fresh = open_file(self._folder / name, create=True, durability="none")
                 try:
                     with LmdbSnapshot(old) as source:
                         filling = Rewriting(fresh, (old.generation + 1, 0))

@@ -23,12 +23,15 @@ from hashmem.store.backend import Snapshot, Transaction, Version
 from hashmem.store.lmdb_pages import TRIES, Extent, Meta, Tree, check, check_length, metas
 
 __all__ = [
-    "MAX_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction", "Rewriting", "open_file",
+    "DURABILITY", "MAX_READERS", "SPARE_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction",
+    "Rewriting", "open_file",
 ]  # fmt: skip
 
 MAP_SIZE = 1 << 40  # 1 TiB of addresses, no memory: growing a map under a live view kills
 MAX_READERS = 512  # snapshots open at once, over all processes
 SPARE_READERS = 16  # for a moment, while one is opened
+# What a commit waits for: that its pages are on the disk, and that the page is that counts them.
+DURABILITY = {"full": (True, True), "ordered": (True, False), "none": (False, False)}
 REWRITTEN = 1 << 26  # bytes that a rewrite commits at a time: LMDB keeps them in memory until then
 
 
@@ -38,7 +41,9 @@ class Environment:
     _open: ClassVar[dict[tuple[int, int], "Environment"]] = {}  # by device and inode
     _guard = threading.RLock()
 
-    def __init__(self, path: Path, identity: tuple[int, int], readonly: bool) -> None:
+    def __init__(
+        self, path: Path, identity: tuple[int, int], readonly: bool, durability: str
+    ) -> None:
         self.identity = identity
         self.path = path
         self.name = path.name
@@ -49,12 +54,12 @@ class Environment:
         self.map: mmap.mmap | bytes = b""  # all of it, as last mapped; old maps stay while used
         try:
             self._check()
-            self.lmdb: Any = open_file(path, readonly=readonly)
+            self.lmdb: Any = open_file(path, readonly=readonly, durability=durability)
         except BaseException:
             os.close(self._file)
             raise
         self.lmdb.reader_check()
-        self.readonly = readonly
+        self.readonly, self.durability = readonly, durability
         self.users = 0
         self.snapshots: weakref.WeakSet[LmdbSnapshot] = weakref.WeakSet()
 
@@ -91,7 +96,7 @@ class Environment:
         return memoryview(self.map)
 
     @classmethod
-    def share(cls, path: Path, readonly: bool) -> "Environment":
+    def share(cls, path: Path, readonly: bool, durability: str) -> "Environment":
         """Return the environment on `path`, opening it if this process has not.
 
         Raises `FileNotFoundError` where it is gone.
@@ -104,8 +109,13 @@ class Environment:
                 raise StoreError(
                     f"{path.parent} is open read-only in this process: close that store first"
                 )
+            if found is not None and not readonly and found.durability != durability:
+                raise StoreError(
+                    f"{path.parent} is open in this process with durability {found.durability!r}: "
+                    f"open it with that, or close that store first"
+                )
             if found is None:
-                found = cls._open[identity] = cls(path, identity, readonly)
+                found = cls._open[identity] = cls(path, identity, readonly, durability)
             found.users += 1
             return found
 
@@ -298,13 +308,13 @@ def _value(tree: Tree, key: bytes) -> memoryview | None:
 
 
 def open_file(
-    path: Path, *, readonly: bool = False, create: bool = False, sync: bool = True
+    path: Path, *, readonly: bool = False, create: bool = False, durability: str = "full"
 ) -> Any:
     """Open an LMDB file with as much address space as the system gives, from 1 TiB down.
 
-    Without `sync`, commits reach the disk when they are told to. Raises `FileNotFoundError` where
-    it is not there and not to be created.
+    Raises `FileNotFoundError` where it is not there and not to be created.
     """
+    sync, metasync = DURABILITY[durability]
     size = MAP_SIZE
     while True:
         try:
@@ -317,6 +327,7 @@ def open_file(
                 max_readers=MAX_READERS + SPARE_READERS,
                 meminit=False,
                 sync=sync,
+                metasync=metasync,
                 mode=0o644,
             )
         except lmdb.Error as error:

@@ -41,6 +41,10 @@ class MemoryStore(Annotations, Linking):
     :param key: the secret of a keyed namespace (1 to 64 bytes); its digests mean nothing to who
         does not have it.
     :param readonly: refuse writes, and refuse to make a store.
+    :param durability: what `commit` waits for. "full": it is on the disk. "ordered": its data is,
+        and a loss of power may undo the last commits, each whole. "none": nothing; a loss of power
+        may damage the store beyond repair, though a killed process never does. `sync` makes up for
+        it. ``docs/format.md`` has a table.
     :param backend: a `hashmem.store.backend.Backend` of your own, instead of a path.
 
     Raises `StoreFormatError` where `path` holds something else or a newer version, `StoreError`
@@ -266,7 +270,7 @@ class MemoryStore(Annotations, Linking):
         any moment, the store is as before. O(bytes stored).
         """
         with self._writing():
-            self.commit()
+            self._commit()
             with self._backend.rewrite() as (reader, transaction):
                 compact(reader, transaction, self._backend.folder)
             self._catch_up()
