@@ -12,6 +12,7 @@ from hashmem.store.annotations import Annotations, Metadata, packed
 from hashmem.store.backend import Snapshot
 from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
+from hashmem.store.moving import Moving
 from hashmem.store.packs import cut
 from hashmem.store.records import Records
 from hashmem.store.verification import Verification, verify
@@ -25,7 +26,7 @@ Default = TypeVar("Default")
 CATCH_UPS = 100  # times a read follows a store that is being rewritten
 
 
-class MemoryStore(Annotations, Linking):
+class MemoryStore(Moving, Annotations, Linking):
     """Records addressed by the digest of their content, with metadata and links.
 
     With a `path` the store is a folder, crash-safe and shared between processes; without one it

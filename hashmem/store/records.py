@@ -1,7 +1,7 @@
 """What `get_many` returns: a sequence of records that are read when they are asked for."""
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +151,12 @@ class Records(Sequence[bytes | None]):
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is not None:
             snapshot.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "records cannot be pickled: they read from a snapshot in this process; send "
+            "list(records), or the digests and the store"
+        )
 
     def __enter__(self) -> "Records":
         return self
