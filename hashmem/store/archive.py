@@ -60,9 +60,10 @@ class Items:
     offsets: Lengths  # (n + 1,): item i is bytes offsets[i] to offsets[i + 1] of `data`
     data: bytes
 
-    def item(self, i: int) -> bytes:
-        """Return item i, copied."""
-        return self.data[self.offsets[i] : self.offsets[i + 1]]
+    def chosen(self, which: list[int]) -> list[bytes]:
+        """Return the items of these numbers, copied."""
+        data, bounds = self.data, self.offsets.tolist()
+        return [data[bounds[i] : bounds[i + 1]] for i in which]
 
     def maps(self) -> list[dict[Any, Any]]:
         """Return the items as maps. Raises `CorruptStoreError` where one is none.
@@ -74,11 +75,11 @@ class Items:
         unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(self.data))
         unpacker.feed(memoryview(self.data)[first : bounds[-1]])
         found = []
-        for i, end in enumerate(bounds[1:]):
+        for i, item in enumerate(self.chosen(list(range(len(self.digests))))):
             try:
                 unpacker.skip()
-                whole = unpacker.tell() == end - first
-                one = msgpack.unpackb(self.item(i), strict_map_key=False) if whole else None
+                whole = unpacker.tell() == bounds[i + 1] - first
+                one = msgpack.unpackb(item, strict_map_key=False) if whole else None
             except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
                 raise CorruptStoreError(
                     f"{self._of(i)} cannot be read: {error or type(error).__name__}"

@@ -82,6 +82,7 @@ class _Export:
         self, state: State, snapshot: Snapshot, archive: ArchiveWriter, key: bytes | None
     ) -> None:
         self.state, self.snapshot, self.archive, self.key = state, snapshot, archive, key
+        self.readers: tuple[Records, ...] = ()
         self.sound: set[int] = set()  # packs of metadata that match their checksums
 
     def run(self, progress: Progress) -> None:
@@ -118,6 +119,7 @@ class _Export:
         having = np.flatnonzero(about[0] >= 0)
         packs, offsets, sizes = (place[having] for place in about)
         maps = Records(self.snapshot, state.metadata, (packs, offsets, sizes), {})
+        self.readers = contents, maps  # kept: they would close the snapshot as they go
         for start, stop in cut(places[2] + width + 4):
             self.items(RECORDS, contents, rows[start:stop], start)
             first, last = np.searchsorted(having, (start, stop)).tolist()

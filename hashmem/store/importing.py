@@ -93,23 +93,29 @@ class _Import:
         self.edges: tuple[Any, int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def run(self) -> None:
+        damage = None
         try:
-            for frame in self.archive:
-                about_these = isinstance(frame, Items) and frame.kind == METADATA
-                if self.uncommitted >= COMMIT_BYTES and not about_these:
-                    self.store.commit()  # records with their metadata
-                    self.uncommitted = 0
-                self.take(frame)
-        except DamagedArchive as error:
+            try:
+                self.frames()
+            except DamagedArchive as error:
+                damage = error
             self.store.commit()
-            raise DamagedArchive(
-                f"{error}; what came before is imported, {self.new} new records: import an "
-                "undamaged archive to add the rest"
-            ) from error
         except BaseException:
             self.store.rollback()
             raise
-        self.store.commit()
+        if damage is not None:
+            raise DamagedArchive(
+                f"{damage}; what came before is imported, {self.new} new records: import an "
+                "undamaged archive to add the rest"
+            ) from damage
+
+    def frames(self) -> None:
+        for frame in self.archive:
+            about_these = isinstance(frame, Items) and frame.kind == METADATA
+            if self.uncommitted >= COMMIT_BYTES and not about_these:
+                self.store.commit()  # records with their metadata
+                self.uncommitted = 0
+            self.take(frame)
 
     def take(self, frame: Frame) -> None:
         if isinstance(frame, Pairs):
@@ -133,7 +139,7 @@ class _Import:
             rows, _ = state.intern(frame.digests)
             _, first = np.unique(rows, return_index=True)
             missing = np.sort(first[~state.payloads.holds(rows[first])])
-            items = list(map(frame.item, missing.tolist()))
+            items = frame.chosen(missing.tolist())
             state.payloads.pending.set(rows[missing], items)
         self.new += len(missing)
         self.uncommitted += sum(map(len, items)) + ITEM_BYTES * len(missing)
@@ -145,13 +151,19 @@ class _Import:
             raise self.archive.damaged(str(error)) from error
         stored = self.stored(frame.digests).tolist()  # deleted meanwhile: passed over
         known = self.store.metadata_many(frame.digests)
-        chosen = [
+        items = frame.chosen(list(range(len(maps))))
+        changed = [
             i
             for i, old in enumerate(known)
-            if stored[i] and (old is None or msgpack.packb(old) != frame.item(i))
+            if stored[i] and (old is None or msgpack.packb(old) != items[i])
         ]
-        self.store.set_metadata(frame.digests[chosen], [maps[i] for i in chosen])
-        self.uncommitted += sum(len(frame.item(i)) + ITEM_BYTES for i in chosen)
+        try:
+            self.store.set_metadata(frame.digests[changed], [maps[i] for i in changed])
+        except CorruptStoreError:
+            raise  # of the store
+        except (TypeError, ValueError) as error:  # what can be read and not be written
+            raise self.archive.damaged(str(error)) from error
+        self.uncommitted += sum(len(items[i]) + ITEM_BYTES for i in changed)
 
     def values(self, frame: Values) -> None:
         changed = self.stored(frame.digests)
