@@ -617,7 +617,6 @@ def test_msgpack_bombs_are_refused():
         b"\xc6\xff\xff\xff\xff",
         b"\x81\xa1a" + b"\xdd\x00\x10\x00\x00" * 500,  # a million items, in a million items, …
         b"\x91" * 5000 + b"\xc0",
-        b"\x81\xa1a" * 600 + b"\xc0",
         b"\x81" * 500 + b"\xc0",
         b"\x81\x90\x01",  # a list as a key
         b"\x81\xa1\xff\xc0",  # no UTF-8
@@ -626,7 +625,7 @@ def test_msgpack_bombs_are_refused():
         b"",
     ):
         about = struct.pack("<I", 1) + digest + struct.pack("<I", len(bomb)) + bomb
-        call = refused(sealed([header, record, (archive.METADATA, about)]), "metadata")
+        call = refused(sealed([header, record, (archive.METADATA, about)]), "the metadata of")
         assert peak_of(call) < 4 << 20
 
 

@@ -260,6 +260,11 @@ class ArchiveReader:
         where = "its beginning" if self.frame < 0 else f"frame {self.frame}"
         return DamagedArchive(f"the archive is damaged in {where}, at byte {self.position}: {what}")
 
+    def must_end(self) -> None:
+        """Raise `DamagedArchive` where the file has more bytes than the archive."""
+        if self._file.read(1):
+            raise self.damaged("more bytes follow its end; all before them is imported")
+
     def __iter__(self) -> Iterator[Frame]:
         parts: list[_Part] = []  # of an item, so far
         while True:

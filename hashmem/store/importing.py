@@ -241,5 +241,5 @@ def _reading_from(source: Any) -> Iterator[ArchiveReader]:
     with nullcontext(source) if is_file else open(os.fsdecode(source), "rb") as file:
         archive = ArchiveReader(file)
         yield archive
-        if not is_file and file.read(1):
-            raise archive.damaged("more bytes follow its end; all before them is imported")
+        if not is_file:
+            archive.must_end()
