@@ -29,13 +29,14 @@ _CONTENT = "content"
 
 
 @contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Write]:
-    """Give what begins a transaction on a new store; at the end, put it at `path`, durable.
+def new_folder(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Write]]:
+    """Give a folder and what begins transactions on a new store in it; put it at `path` at the end.
 
-    Transactions may be many. Nothing but a leftover in a folder beside `path` is there before the
-    end, or if the context raises or the process dies. A leftover is cleared away by the next call
-    for the same path. Raises `StoreFormatError` where something is at `path` already, other than
-    an empty folder, and `StoreError` where it cannot be written.
+    Transactions may be many, and all is durable at the end. Side files of the store's generation,
+    the first, go into the folder before the end, synced by who writes them. If the context raises
+    or the process dies, nothing is at `path`, and the folder beside it is no store: the next call
+    for the same path clears that away. Raises `StoreFormatError` where something is at `path`
+    already, other than an empty folder, and `StoreError` where it cannot be written.
     """
     if not os.fspath(path):
         raise ValueError("the path of a store is empty: give the name of a folder")
@@ -52,11 +53,10 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Write]:
                     yield LmdbTransaction(raw, (1, raw.id() - 1))
 
             try:
-                yield write
+                yield beside, write
                 environment.sync(True)
             finally:
                 environment.close()
-            # Side files of the generation, written into `beside` and synced, are in place here.
             (beside / f"{_CONTENT}-lock").unlink(missing_ok=True)
             os.rename(beside / _CONTENT, beside / _name(1))
             with open(beside / "CURRENT", "wb") as file:

@@ -36,7 +36,7 @@ class Moving(Exporting, Importing):
         from hashmem.store.lmdb_new import new_folder
 
         snapshot, _ = self._committed("copied")
-        with snapshot, new_folder(path) as write:
+        with snapshot, new_folder(path) as (_, write):
             copy_content(snapshot, write, progress or (lambda _: None))
 
     # -- handles to another process ---------------------------------------------------------------
@@ -88,8 +88,8 @@ def _reopened(kind: type[Moving], path: str, options: dict[str, Any]) -> Moving:
 def copy_content(reader: Reader, write: Callable[[], Any], progress: Progress) -> None:
     """Copy every key that `reader` shows, through transactions that `write` begins. O(bytes).
 
-    That is all of a store but CURRENT and what lies in files beside LMDB's. Those belong to a
-    generation, and whoever copies them gives them the name of the new one (`lmdb_new`).
+    That is all of a store but CURRENT and what lies in files beside LMDB's. Such files belong to a
+    generation: who copies them too gives them the name of the new one (`lmdb_new.new_folder`).
     """
     keys = reader.keys(b"")
     more = True
