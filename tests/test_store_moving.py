@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import pickle
 import resource
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
@@ -801,6 +803,40 @@ def test_copies_taken_while_another_process_writes(tmp_path):
     writer.wait()
 
 
+def test_beside_a_thread_that_writes_through_another_handle(tmp_path):
+    path, stop = tmp_path / "store", threading.Event()
+
+    def write():
+        with MemoryStore(path) as store:
+            for i in range(10**6):
+                if stop.is_set():
+                    return
+                digests = store.put_many([b"%d %d" % (i, j) for j in range(5)], [{"i": i}] * 5)
+                store.link_many(digests[:-1], digests[1:])
+                store.commit()
+
+    with MemoryStore(path) as store:
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for i in range(15):
+                with taken_in(archive_of(store)) as other:
+                    assert len(other) % 5 == 0
+                    digests = other.digests()
+                    assert None not in other.metadata_many(digests)
+                    assert int(other.hop(digests, 4)[1].sum()) == len(other) // 5
+                if i % 5 == 0:
+                    store.copy_to(tmp_path / f"copy-{i}")
+                    with MemoryStore(tmp_path / f"copy-{i}") as other:
+                        assert len(other) % 5 == 0
+                        assert other.verify().ok
+        finally:
+            stop.set()
+            writer.join()
+        store.refresh()
+        assert len(store) > len(digests)
+
+
 def test_what_is_there_is_not_touched(tmp_path, filled):
     store, payloads = filled
     store.copy_to(tmp_path / "store")
@@ -865,28 +901,50 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
         store.copy_to(tmp_path / "copy")
 
 
-def test_a_killed_copy_is_no_store_and_the_next_one_clears_it_away(tmp_path):
+def kill_copies(tmp_path, cycles, seed):
+    """Kill copies, early and late; see that there is none or a whole one. Returns how many were."""
     payloads = [os.urandom(5000) for _ in range(6000)]
     with MemoryStore(tmp_path / "store") as store:
         store.put_many(payloads)
-    beside = tmp_path / ".copy.hashmem-copy"
-    for steps in (0, 1, 3, 5):
-        child = python(COPY, tmp_path / "store", tmp_path / "copy")
-        for _ in range(steps):
+        store.commit()
+        whole, random, done = archive_of(store), np.random.default_rng(seed), 0
+    target, beside = tmp_path / "copy", tmp_path / ".copy.hashmem-copy"
+    for _ in range(cycles):
+        child = python(COPY, tmp_path / "store", target)
+        for _ in range(random.integers(9)):
             child.stdout.readline()
+        time.sleep(random.uniform(0, 0.02))
         child.send_signal(signal.SIGKILL)
         child.wait()
-        assert not (tmp_path / "copy").exists()
-        if beside.exists():
+        if beside.exists() and not (beside / "CURRENT").exists():
             with pytest.raises(StoreFormatError):
                 MemoryStore(beside, readonly=True)
-    assert beside.exists()
+        if target.exists():
+            done += 1
+            assert not beside.exists()
+            with MemoryStore(target) as other:
+                assert archive_of(other) == whole
+            shutil.rmtree(target)
+    return done
+
+
+def test_a_killed_copy_is_no_store_and_the_next_one_clears_it_away(tmp_path):
+    kill_copies(tmp_path, 6, seed=1)
+    beside = tmp_path / ".copy.hashmem-copy"
+    beside.mkdir(exist_ok=True)
+    (beside / "content").write_bytes(b"left behind")
     with MemoryStore(tmp_path / "store") as store:
         store.copy_to(tmp_path / "copy")
         assert sorted(os.listdir(tmp_path)) == ["copy", "store"]
         with MemoryStore(tmp_path / "copy") as other:
             assert other.verify().ok
             assert archive_of(other) == archive_of(store)
+
+
+@pytest.mark.campaign
+def test_many_killed_copies(tmp_path):
+    done = kill_copies(tmp_path, 150, seed=2)
+    assert 0 < done < 150
 
 
 def test_two_copies_to_one_path_do_not_meet(tmp_path, filled):

@@ -361,7 +361,7 @@ def parse(kind: int, body: bytes, width: int) -> Frame | _Part | _Trailer:
         offsets = np.zeros(count + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         offsets += cursor.at
-        cursor.take(int(offsets[-1] - offsets[0]))
+        cursor.skip(int(offsets[-1] - offsets[0]))
         found: Frame | _Part | _Trailer = Items(kind, digests, offsets, body)
     elif kind == PART:
         item_kind, whole, offset = cursor.unpack(_PART)
@@ -401,12 +401,15 @@ class _Cursor:
     def __init__(self, body: bytes) -> None:
         self.body, self.at = body, 0
 
-    def take(self, size: int) -> bytes:
+    def skip(self, size: int) -> None:
         if size > len(self.body) - self.at:
             raise CorruptStoreError(
                 f"it claims {size} bytes where {len(self.body) - self.at} are left"
             )
         self.at += size
+
+    def take(self, size: int) -> bytes:
+        self.skip(size)
         return self.body[self.at - size : self.at]
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:

@@ -47,7 +47,10 @@ class MemoryStore(Moving, Annotations, Linking):
     the namespace was made with.
 
     One handle may be used by many threads; its methods take turns. Each process opens its own; a
-    handle inherited by a forked child reopens itself, without what was not committed.
+    handle inherited by a forked child reopens itself, without what was not committed. A pickled one
+    is where its store is, and the process that loads it opens that: path, namespace, algorithm and
+    `readonly`, nothing stored. Pickling raises `TypeError` in RAM, on a backend of your own and
+    with a key, which would lie open in the pickle, and `StoreError` with uncommitted writes.
 
     >>> with MemoryStore() as store:
     ...     d = store.put(b"payload", {"source": "a.txt"})
