@@ -28,10 +28,10 @@ class Moving(Exporting, Importing):
         that was killed leaves behind, no store, and the next one to the same path clears away.
         What is damaged is copied as it is: `verify` tells it there as here.
 
-        `progress` is called with the number of records just copied. O(bytes stored); memory stays
-        at some 100 MiB. As long as it runs, the store's file cannot reuse what is replaced. Raises
-        `StoreFormatError` where something is at `path`, `StoreError` where it cannot be written or
-        this handle has uncommitted writes.
+        `progress` is called with the number of records just copied. O(bytes stored), and
+        some 64 MiB of memory. As long as it runs, the store's file cannot reuse what is replaced.
+        Raises `StoreFormatError` where something is at `path`, `StoreError` where it cannot be
+        written or this handle has uncommitted writes.
         """
         from hashmem.store.lmdb_new import new_folder
 
