@@ -12,7 +12,7 @@ from bench import harness
 
 NAMES = (
     "memory_limit", "imports", "digests", "tables", "tables_large", "frozen", "store", "hops",
-    "skips", "graphs", "demo", "retrieval", "collisions",
+    "skips", "graphs", "archive", "demo", "retrieval", "collisions",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The command `hashmem`. Exit codes: 0 done; 1 the answer is no; 2 wrong input, unusable store."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -110,6 +111,15 @@ def _parser() -> argparse.ArgumentParser:
     on_store("verify", _verify, "Read everything back and check it.")
     on_store("stats", _stats, "Print counts and sizes.")
     on_store("compact", _compact, "Rewrite the store without what was deleted or replaced.")
+
+    copy = on_store("copy", _copy, "Copy the store to another folder, while others write to it.")
+    copy.add_argument("target", help="the folder of the copy, which must not be there")
+
+    export = on_store("export", _export, "Write all records as one archive.")
+    export.add_argument("file", help="where the archive goes, replaced when whole; - for a pipe")
+
+    take_in = on_store("import", _import, "Add the records of an archive, or what is missing.")
+    take_in.add_argument("file", help="an archive that export wrote; - for a pipe")
     return parser
 
 
@@ -123,8 +133,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _ingest(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from hashmem.ingest import ingest
 
     if options.largest < 1:
@@ -132,10 +140,7 @@ def _ingest(options: argparse.Namespace) -> int:
     if not os.path.isdir(options.folder):
         raise ValueError(f"there is no folder {options.folder}")
     os.scandir(options.folder).close()  # raises before a store is made for nothing
-    bar = tqdm(
-        unit="c", unit_scale=True, desc="ingest", leave=False, disable=not sys.stderr.isatty()
-    )
-    with _open(options.store) as memory, bar:
+    with _open(options.store) as memory, _bar("ingest", "c") as bar:
         done = ingest(
             memory, options.folder,
             name=options.name, largest=options.largest, progress=bar.update,
@@ -287,6 +292,47 @@ def _compact(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _copy(options: argparse.Namespace) -> int:
+    _must_be_a_store(options.store)
+    with _open(options.store, readonly=True) as memory, _bar("copy", "records") as bar:
+        memory.store.copy_to(options.target, bar.update)
+    answer = {"target": os.path.abspath(options.target), "bytes": _bytes_in(options.target)}
+    _print(options, answer, f"copied to {options.target}, {answer['bytes']} bytes")
+    return DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    _must_be_a_store(options.store)
+    with _open(options.store, readonly=True) as memory, _bar("export", "records") as bar:
+        if options.file == "-":
+            memory.store.export_to(_pipe(sys.stdout), bar.update)
+            return DONE  # nothing else belongs into the pipe
+        records = memory.store.export_to(options.file, bar.update)
+    answer = {"file": options.file, "records": records, "bytes": os.path.getsize(options.file)}
+    _print(options, answer, f"records: {records}, bytes: {answer['bytes']}")
+    return DONE
+
+
+def _import(options: argparse.Namespace) -> int:
+    from hashmem.store import ArchiveReader, MemoryStore
+
+    pipe = options.file == "-"
+    with contextlib.nullcontext(_pipe(sys.stdin)) if pipe else open(options.file, "rb") as file:
+        archive = ArchiveReader(file)  # refuses what is no archive before a store is made
+        if archive.key_check:
+            raise ValueError("the archive's digests have a key: import it in Python, with that key")
+        new_store = not os.path.exists(os.path.join(options.store, "CURRENT"))
+        algorithm = archive.algorithm if new_store else None
+        with MemoryStore(options.store, algorithm=algorithm) as store:
+            with _bar("import", "records") as bar:
+                new = store.import_from(archive, bar.update)
+            if not pipe:
+                archive.must_end()
+            answer = {"new": new, "records": len(store)}
+    _print(options, answer, f"new records: {new}, records now: {answer['records']}")
+    return DONE
+
+
 # -- shared by the commands --------------------------------------------------------------------
 
 
@@ -309,6 +355,25 @@ class _Opened:
 
 def _open(path: str, *, readonly: bool = False) -> _Opened:
     return _Opened(path, readonly)
+
+
+def _pipe(stream: Any) -> Any:
+    if stream is None:
+        raise ValueError("there is no pipe: standard input or output is closed")
+    return stream.buffer
+
+
+def _bar(what: str, unit: str) -> Any:
+    """A bar of progress, where somebody looks on."""
+    from tqdm import tqdm
+
+    watched = sys.stderr is not None and sys.stderr.isatty()
+    return tqdm(unit=unit, unit_scale=True, desc=what, leave=False, disable=not watched)
+
+
+def _bytes_in(folder: str) -> int:
+    with os.scandir(folder) as entries:
+        return sum(entry.stat().st_size for entry in entries)
 
 
 def _must_be_a_store(path: str) -> None:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last, so that the installed hashmem goes before the checkout's
 
 from bench import (  # noqa: E402 needs the path
+    archive,
     digests,
     frozen,
     graphs,
@@ -351,6 +352,14 @@ def test_every_multimap_gives_the_same_values():
         if isinstance(found, tuple):
             found = np.split(found[1], found[0][1:-1])
         assert [list(values) for values in found] == expected, name
+
+
+def test_archive(tmp_path):
+    result = archive.run(quick=True, folder=tmp_path)
+    assert_whole(result, {row.contestant for row in result.rows})
+    assert {row.kind for row in result.rows} == {"ours", "rival", "floor"}
+    assert result.headlines
+    assert not list(tmp_path.iterdir())
 
 
 def test_memory_limit(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The command line: what it prints, how it exits, and that wrong input gets no traceback."""
 
+import io
 import json
 import os
 import subprocess
@@ -130,9 +131,71 @@ def test_verify_stats_compact(filled):
     assert json.loads(filled("compact", "--store", "s", "--json").out)["bytes_after"] > 0
 
 
+def test_copy_export_import(filled, folder):
+    copied = json.loads(filled("copy", "deep/copy", "--store", "s", "--json").out)
+    assert copied["target"] == str(folder / "deep/copy")
+    assert copied["bytes"] > 1000
+    told = json.loads(filled("export", "archive", "--store", "deep/copy", "--json").out)
+    assert told == {
+        "file": "archive", "records": 8, "bytes": (folder / "archive").stat().st_size
+    }  # fmt: skip
+    told = json.loads(filled("import", "archive", "--store", "other", "--json").out)
+    assert told == {"new": 8, "records": 8}
+    again = filled("import", "archive", "--store", "other").out
+    assert again == "new records: 0, records now: 8\n"
+    assert filled("get", "notes.txt", "--store", "other").out == SOURCES["notes.txt"]
+    assert "helper.py" in filled("hop", "pack/deep.py", "--store", "other").out
+
+
+def test_archives_through_pipes(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    with MemoryStore("short", algorithm="xxh3_64") as store:
+        digest = store.put(b"content")
+    pipe = io.BytesIO()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", io.TextIOWrapper(pipe))
+        assert main(["export", "-", "--store", "short"]) == 0
+        sys.stdout.detach()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pipe.getvalue())))
+        assert main(["import", "-", "--store", "other"]) == 0
+    with MemoryStore("other") as store:  # made with the archive's algorithm
+        assert store[digest] == b"content"
+    for name, command in (("stdin", "import"), ("stdout", "export")):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, name, None)
+            assert main([command, "-", "--store", "short"]) == 2
+        assert "there is no pipe" in capsys.readouterr().err
+
+
+def test_damaged_archives_are_told(filled, folder):
+    filled("export", "archive", "--store", "s")
+    whole = (folder / "archive").read_bytes()
+    (folder / "archive").write_bytes(whole[:-1])
+    assert "cut off" in filled("import", "archive", "--store", "other", code=2).err
+    (folder / "archive").write_bytes(whole + b"x")
+    assert "more bytes follow" in filled("import", "archive", "--store", "other", code=2).err
+    (folder / "archive").write_bytes(whole)
+    told = filled("import", "archive", "--store", "other").out
+    assert told == "new records: 0, records now: 8\n"
+    with MemoryStore("keyed", key=b"k") as store:
+        store.put(b"a")
+        store.commit()
+        store.export_to("keyed.archive")
+    assert "in Python" in filled("import", "keyed.archive", "--store", "third", code=2).err
+    assert not (folder / "third").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["copy", "other", "--store", "nowhere"],
+        ["copy", "texts", "--store", "texts"],
+        ["export", "archive", "--store", "nowhere"],
+        ["export", "archive", "--store", "texts"],
+        ["import", "nowhere", "--store", "s"],
+        ["import", "texts", "--store", "s"],
+        ["import", "texts/notes.txt", "--store", "s"],
         ["ingest", "nowhere", "--store", "s"],
         ["ingest", "texts/notes.txt", "--store", "s"],
         ["ingest", "texts", "--store", "texts"],

@@ -1,7 +1,8 @@
 """The store: digest → record, kept in packs in LMDB or in RAM."""
 
+from hashmem.store.archive import ArchiveReader
 from hashmem.store.memory_store import MemoryStore
 from hashmem.store.records import Records
 from hashmem.store.verification import Verification
 
-__all__ = ["MemoryStore", "Records", "Verification"]
+__all__ = ["ArchiveReader", "MemoryStore", "Records", "Verification"]

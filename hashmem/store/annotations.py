@@ -29,10 +29,8 @@ class Annotations(Handle):
     def metadata_many(self, digests: AnyDigests) -> list[dict[str, Any] | None]:
         """Return the metadata of many records, None where there is none."""
         queries = as_digests(digests, self.width)
-        with self._reading() as state, self._backend.snapshot() as reader:
-            if reader.version != self._version:
-                self._catch_up(reader)
-                state = self._state
+        with self._reading(), self._current() as reader:
+            state = self._state
             rows = state.table.find(queries)
             packs, offsets, lengths = state.metadata.places(rows)
             items: list[bytes | memoryview | None] = [None] * len(rows)
@@ -94,10 +92,8 @@ class Annotations(Handle):
         Of all records that have it, in the order their digests came to be known. O(n). Raises
         `KeyError` where no column has that name.
         """
-        with self._reading() as state, self._backend.snapshot() as reader:
-            if reader.version != self._version:
-                self._catch_up(reader)
-                state = self._state
+        with self._reading(), self._current() as reader:
+            state = self._state
             if name not in state.named:
                 raise KeyError(f"no column is called {name!r}; there are {sorted(state.named)}")
             _, dtype, items = state.described[name]

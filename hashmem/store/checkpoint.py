@@ -32,7 +32,7 @@ from hashmem.errors import CorruptStoreError, StoreError, StoreFormatError, Tabl
 from hashmem.kernels.reference.hashing import MIN_WIDTH, expand_keys
 from hashmem.tables.memory import zeros
 
-__all__ = ["ABSENT", "Checkpoint", "Codes", "Places", "write"]
+__all__ = ["ABSENT", "Checkpoint", "CheckpointGone", "Codes", "Places", "write"]
 
 MAGIC = b"HMROWS\r\n"
 VERSION = 1
@@ -61,6 +61,10 @@ class Places:
     live: int  # rows that hold something
 
 
+class CheckpointGone(CorruptStoreError):
+    """A checkpoint that a commit names is not there: lost, or replaced since by another commit."""
+
+
 class Checkpoint:
     """A mapped checkpoint. Its arrays are private copies where they are written to.
 
@@ -73,6 +77,8 @@ class Checkpoint:
             with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) if size else b""
+        except FileNotFoundError as error:
+            raise CheckpointGone(f"the checkpoint {path} is gone; repair() does without") from error
         except OSError as error:
             raise StoreError(error.errno, f"cannot open {path}: {error.strerror}") from error
         self.path = path

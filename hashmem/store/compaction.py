@@ -123,18 +123,13 @@ class _Copy:
         codes = column.codes(np.arange(len(live)))
         held = np.flatnonzero(live & (codes != ABSENT))
         held = held[np.argsort(codes[held], kind="stable")]  # a code begins with the place
-        codes = codes[held]
-        frame = column.frame(self.reader, codes)
-        if frame is None:
-            raise CorruptStoreError(f"packs of column {column.number} are gone: run verify()")
         if column is not self.state.payloads:  # payloads have their digests to tell
             for pack in np.unique(column.places(held)[0]).tolist():
                 column.sound_body(self.reader, pack)
-        large = column.large_at(held, codes)
-        items = Records(self.reader, column, frame, codes, large, {}, owner=False)
+        items = Records.of(self.reader, column, held)
         fresh = PlacedColumn(column.namespace, column.number)
         written = fresh.write(
-            self.transaction, self.next_pack, renumbered[held], column.lengths(held, codes),
+            self.transaction, self.next_pack, renumbered[held], np.maximum(items.lengths, 0),
             lambda start, stop: [items.gather(start, stop)[0].data],
         )  # fmt: skip
         fresh.apply(written)

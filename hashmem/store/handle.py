@@ -11,7 +11,8 @@ from typing import Self
 
 from hashmem.digests import WIDTHS, BytesLike, digest, hasher
 from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError
-from hashmem.store.backend import Backend, Reader, Version
+from hashmem.store.backend import Backend, Reader, Snapshot, Version
+from hashmem.store.checkpoint import CheckpointGone
 from hashmem.store.group_commit import Group
 from hashmem.store.layout import Catalogue, Info, namespace_keys
 from hashmem.store.state import State
@@ -22,6 +23,7 @@ logger = logging.getLogger("hashmem.store")
 
 KEY_CHECK = b"hashmem: the key of this namespace"
 NEVER: Version = (0, 0)  # no commit has it
+TRIES = 20  # a checkpoint may be replaced between the snapshot that names it and opening it
 
 
 class Handle:
@@ -46,7 +48,7 @@ class Handle:
         self._turns = 0  # that the thread which has the lock is in
         self._group = Group()
         self._backend = backend or _open_backend(path, readonly, durability)
-        self._namespace, self._key = namespace, key
+        self._namespace, self._key, self._durability = namespace, key, durability
         try:
             self._open(algorithm)
         except BaseException:
@@ -61,27 +63,35 @@ class Handle:
             number = Catalogue.read(reader).namespaces.get(self._namespace)
         if number is None:
             self._create_namespace(algorithm or "sha256")
-        with self._backend.snapshot() as reader:
-            number = Catalogue.read(reader).namespaces[self._namespace]
-            info = Info.read(reader, number)
-            if info is None:
-                raise CorruptStoreError(f"namespace {self._namespace!r} has lost its record")
-            if algorithm is not None and algorithm != info.algorithm:
-                raise ValueError(
-                    f"this store's digests are {info.algorithm}, not {algorithm}: "
-                    "leave the algorithm out, or choose another namespace"
-                )
-            if self._key_check(info.algorithm) != info.key_check:
-                raise ValueError(
-                    f"namespace {self._namespace!r} "
-                    + ("needs another key" if info.key_check and self._key else "needs a key")
-                    if info.key_check
-                    else f"namespace {self._namespace!r} has no key: leave it out"
-                )
-            self._state = State(number, info)
-            self._state.load(reader, self._backend.folder)
-            self._version = reader.version
-        self._digest_one = hasher(info.algorithm, key=self._key)
+        for last in reversed(range(TRIES)):
+            try:
+                with self._backend.snapshot() as reader:
+                    self._read(reader, algorithm)
+                return
+            except CheckpointGone:  # a newer commit may have another
+                if last == 0:
+                    raise
+
+    def _read(self, reader: Reader, algorithm: str | None) -> None:
+        number = Catalogue.read(reader).namespaces[self._namespace]
+        info = Info.read(reader, number)
+        if info is None:
+            raise CorruptStoreError(f"namespace {self._namespace!r} has lost its record")
+        if algorithm is not None and algorithm != info.algorithm:
+            raise ValueError(
+                f"this store's digests are {info.algorithm}, not {algorithm}: "
+                "leave the algorithm out, or choose another namespace"
+            )
+        if self._key_check(info.algorithm) != info.key_check:
+            raise ValueError(
+                f"namespace {self._namespace!r} "
+                + ("needs another key" if info.key_check and self._key else "needs a key")
+                if info.key_check
+                else f"namespace {self._namespace!r} has no key: leave it out"
+            )
+        self._state = State(number, info)
+        self._state.load(reader, self._backend.folder)
+        self._version = reader.version
 
     def _create_namespace(self, algorithm: str) -> None:
         if self._backend.readonly:
@@ -196,18 +206,37 @@ class Handle:
         """Bring the state to the commit that `reader` shows, keeping what is pending."""
         if reader is None:
             _ = self._backend.version  # follow a rewrite to its generation
-            with self._backend.snapshot() as snapshot:
-                self._catch_up(snapshot)
-                return
+            self._current().close()
+            return
         info = self._expect_namespace(reader)
-        self._state.check_fits(info)  # before what is pending is taken apart
-        pending = self._state.take_pending() if self._state.is_pending else None
+        state = self._state
+        state.check_fits(info)  # before what is pending is taken apart
         if reader.version[0] != self._version[0]:
-            self._state = State(self._state.namespace, info)
-        self._state.load(reader, self._backend.folder)
-        self._version = reader.version
+            state = State(state.namespace, info)
+        pending = self._state.take_pending() if self._state.is_pending else None
+        try:
+            state.load(reader, self._backend.folder)
+        except BaseException:
+            if pending is not None:
+                self._state.put_back(pending)
+            raise
+        self._state, self._version = state, reader.version
         if pending is not None:
-            self._state.put_back(pending)
+            state.put_back(pending)
+
+    def _current(self) -> Snapshot:
+        """Return a snapshot of the newest commit, having caught up with it."""
+        for last in reversed(range(TRIES)):
+            snapshot = self._backend.snapshot()
+            try:
+                if snapshot.version != self._version:
+                    self._catch_up(snapshot)
+                return snapshot
+            except BaseException as error:
+                snapshot.close()
+                if last == 0 or not isinstance(error, CheckpointGone):
+                    raise  # a newer commit may have another checkpoint
+        raise AssertionError  # the loop returns or raises
 
     def _expect_namespace(self, reader: Reader) -> Info:
         info = Info.read(reader, self._state.namespace)

@@ -14,6 +14,7 @@ from hashmem.store.backend import Snapshot
 from hashmem.store.checkpoint import Codes
 from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
+from hashmem.store.moving import Moving
 from hashmem.store.packs import cut
 from hashmem.store.records import Records
 from hashmem.store.verification import Verification, verify
@@ -27,7 +28,7 @@ Default = TypeVar("Default")
 CATCH_UPS = 100  # times a read follows a store that is being rewritten
 
 
-class MemoryStore(Annotations, Linking):
+class MemoryStore(Moving, Annotations, Linking):
     """Records addressed by the digest of their content, with metadata and links.
 
     With a `path` the store is a folder, crash-safe and shared between processes; without one it
@@ -52,7 +53,10 @@ class MemoryStore(Annotations, Linking):
     the namespace was made with.
 
     One handle may be used by many threads; its methods take turns. Each process opens its own; a
-    handle inherited by a forked child reopens itself, without what was not committed.
+    handle inherited by a forked child reopens itself, without what was not committed. A pickled one
+    is where its store is, and the process that loads it opens that: path, namespace, algorithm and
+    `readonly`, nothing stored. Pickling raises `TypeError` in RAM, on a backend of your own and
+    with a key, which would lie open in the pickle, and `StoreError` with uncommitted writes.
 
     >>> with MemoryStore() as store:
     ...     d = store.put(b"payload", {"source": "a.txt"})
@@ -252,9 +256,7 @@ class MemoryStore(Annotations, Linking):
         the digests of what is damaged. O(bytes stored); nothing is changed.
         """
         self.refresh()
-        with self._reading(), self._backend.snapshot() as reader:
-            if reader.version != self._version:
-                self._catch_up(reader)
+        with self._reading(), self._current() as reader:
             return verify(
                 self._state,
                 reader,

@@ -57,6 +57,19 @@ class Records(Sequence[bytes | None]):
         self._large = large  # position → first pack, bytes
         self._pending = pending  # position → what is not committed yet
 
+    @classmethod
+    def of(cls, snapshot: Snapshot, column: PlacedColumn, rows: NDArray[np.int64]) -> "Records":
+        """What a snapshot, which its owner closes, holds for `rows` of a column.
+
+        Raises `CorruptStoreError` where packs are gone that should be there.
+        """
+        codes = column.codes(rows)
+        frame = column.frame(snapshot, codes)
+        if frame is None:
+            raise CorruptStoreError(f"packs of column {column.number} are gone: run verify()")
+        large = column.large_at(rows, codes)
+        return cls(snapshot, column, frame, codes, large, {}, owner=False)
+
     @property
     def found(self) -> NDArray[np.bool_]:
         """Which of the digests are stored: bool (n,)."""
@@ -230,7 +243,10 @@ class Records(Sequence[bytes | None]):
             snapshot.close()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("Records hold a snapshot and cannot be pickled: pass list(records) instead")
+        raise TypeError(
+            "records cannot be pickled: they read from a snapshot in this process; send "
+            "list(records), or the digests and the store"
+        )
 
     def __enter__(self) -> "Records":
         return self
