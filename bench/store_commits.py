@@ -91,9 +91,7 @@ def measure(result: Result, folder: Path, quick: bool) -> None:
                 check(contestant, digests_of(written[make]), written[make])
                 contestant.close()
     ours, lmdb = HashMem.name, Lmdb.name
-    one, many = (
-        result.samples(TABLE, COLUMNS[threads], HashMem.name) for threads in (1, THREADS)
-    )
+    one, many = (result.samples(TABLE, COLUMNS[threads], HashMem.name) for threads in (1, THREADS))
     result.ratio("put one, durable: ours / lmdb, one commit of one entry",
                  one, result.samples(TABLE, COLUMNS[1], lmdb), 1.5)  # fmt: skip
     result.ratio(f"put one, durable: {THREADS} threads' commits a second to one thread's",

@@ -87,7 +87,7 @@ class HashMem(Contestant):
         return str(self.folder / "bench.hashmem")
 
     def open(self) -> None:
-        self.store = hashmem.MemoryStore(self.path, algorithm=self.algorithm)
+        self.store: Any = hashmem.MemoryStore(self.path, algorithm=self.algorithm)
 
     def close(self) -> None:
         self.store.close()

@@ -1,7 +1,6 @@
 """The records of the store benches: pieces of source text, each made distinct by a counter."""
 
 import hashlib
-import itertools
 import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,10 +30,10 @@ def payloads_of(n: int, size: int, text: bytes, first: int = 0) -> list[bytes]:
     """Cut `n` distinct payloads of `size` bytes, numbered from `first`; the text repeats."""
     piece = size - STAMP
     pieces = max(1, (len(text) - piece) // piece)  # whole ones
-    starts = itertools.islice(itertools.cycle(range(pieces)), first % pieces, None)
     return [
-        text[at * piece : (at + 1) * piece] + number.to_bytes(STAMP, "little")
-        for number, at in zip(range(first, first + n), starts, strict=False)
+        text[at : at + piece] + number.to_bytes(STAMP, "little")
+        for number in range(first, first + n)
+        for at in [number % pieces * piece]
     ]
 
 

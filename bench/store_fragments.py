@@ -5,6 +5,7 @@ Both are closed and opened again, then read at random, warm.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from bench import harness
@@ -52,10 +53,7 @@ def measure(result: Result, folder: Path, quick: bool) -> None:
              lambda store, number: store.one_by_one(digests[picks(ones, n, number)])),
         ):  # fmt: skip
             found = harness.race(
-                {
-                    name: lambda number, store=store, prepare=prepare: prepare(store, number)
-                    for name, store in stores.items()
-                },
+                {name: partial(prepare, store) for name, store in stores.items()},
                 rounds,
             )
             for name, samples in found.items():

@@ -139,8 +139,8 @@ def _measure(result: Result, n: int, folder: Path, quick: bool) -> None:
         result.add(name, SIZES, contestant.name, contestant.kind, [size])
     for rival, target in ((lmdb, 8.0), (file, 0.6)):
         what = f"{name}, put, hash, commit: {rival.name} / ours"
-        times = (result.samples(name, WRITE, c.name) for c in (rival, ours))
-        result.ratio(what, *times, target, at_least=True)
+        theirs, mine = (result.samples(name, WRITE, c.name) for c in (rival, ours))
+        result.ratio(what, theirs, mine, target, at_least=True)
 
     digests = keys[ours.name]
     last = n - 1

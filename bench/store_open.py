@@ -99,7 +99,9 @@ def opened(path: str, digest: bytes, processes: int) -> list[tuple[dict[str, flo
                 process.kill()
 
 
-def measure(result: Result, title: str, path: str, digest: bytes, payload: bytes, rounds: int) -> None:
+def measure(
+    result: Result, title: str, path: str, digest: bytes, payload: bytes, rounds: int
+) -> None:
     """Add a table of opening the store at `path`, and its headlines. Closed stores only."""
     alone = [opened(path, digest, 1)[0] for _ in range(rounds)]
     pairs = [opened(path, digest, 2) for _ in range(rounds)]

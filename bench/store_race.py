@@ -218,9 +218,9 @@ def _ahead(result: Result, case: Case, column: str) -> None:
     times = {}
     for make in case.makers:
         found = result.samples(case.title, column, make.name)
-        if found and make.kind == "rival" and make.share >= FAIR_SHARE:
-            if not issubclass(make, Lmdb):
-                times[make.name] = statistics.median(found)
+        fair = make.kind == "rival" and make.share >= FAIR_SHARE and not issubclass(make, Lmdb)
+        if found and fair:
+            times[make.name] = statistics.median(found)
     if times:
         fastest = min(times, key=lambda name: times[name])
         _against(result, case, column, fastest, 1.0, "fastest other, ")

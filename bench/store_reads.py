@@ -11,6 +11,7 @@
 
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def measure(result: Result, folder: Path, quick: bool) -> None:
         ours, lmdb, file = (
             fill(make, Path(own), payloads) for make in (HashMem, LmdbMulti, PlainFile)
         )
-        assert isinstance(ours, HashMem) and isinstance(lmdb, LmdbMulti)
+        assert isinstance(ours, HashMem)
+        assert isinstance(lmdb, LmdbMulti)
         _many(result, ours, file, payloads, digests, quick)
         _objects(result, ours, lmdb, digests, quick)
         _one(result, ours, lmdb, payloads, digests, quick)
@@ -78,7 +80,7 @@ def _many(
             contestants[ENDS] = _with_ends(ours, asked)
         contestants[MAPPED] = _taken(view, starts)
         found = harness.race(
-            {name: lambda _, call=call: call for name, call in contestants.items()},
+            {name: _again(call) for name, call in contestants.items()},
             2 if quick else ROUNDS,
         )
         for name, samples in found.items():
@@ -91,6 +93,11 @@ def _many(
             150,
         )
     del view
+
+
+def _again(call: Timed) -> Callable[[int], Timed]:
+    """Prepare the same call every round."""
+    return lambda _: call
 
 
 def _up_to_records(ours: HashMem, asked: list[np.ndarray]) -> Timed:
@@ -147,7 +154,7 @@ def _objects(
     first = next(iter(contestants.values()))()
     if any(call() != first for call in contestants.values()):
         raise WrongAnswer("hashmem and lmdb read different records")
-    rounds = {name: lambda _, call=call: call for name, call in contestants.items()}
+    rounds = {name: _again(call) for name, call in contestants.items()}
     medians: dict[str, dict[str, float]] = {"ours": {}, "rival": {}}
     for name, samples in harness.race(rounds, 2 if quick else ROUNDS).items():
         kind = "ours" if name.startswith("hashmem") else "rival"
@@ -185,6 +192,13 @@ def _multi(lmdb: LmdbMulti, wanted: np.ndarray, size: int) -> Timed:
 # ------------------------------------------------------------------------------------------- one
 
 
+def _each(
+    way: Callable[[np.ndarray], Timed], digests: np.ndarray, n: int
+) -> Callable[[int], Timed]:
+    """Prepare a way to read for n records, others each round."""
+    return lambda number: way(digests[picks(n, len(digests), 3, number)])
+
+
 def _one(
     result: Result,
     ours: HashMem,
@@ -205,10 +219,7 @@ def _one(
         if prepare(digests[wanted])() != expected:
             raise WrongAnswer(f"{name}: not what was written")
     found = harness.race(
-        {
-            name: lambda number, way=way: way(digests[picks(n, len(digests), 3, number)])
-            for name, way in ways.items()
-        },
+        {name: _each(way, digests, n) for name, way in ways.items()},
         2 if quick else ONE_ROUNDS,
     )
     for name, samples in found.items():
@@ -243,7 +254,7 @@ def _verified(result: Result, folder: Path, quick: bool) -> None:
             def bare(contents: list[Any] = contents) -> np.ndarray:
                 return hashmem.digest_many(contents)
 
-            found = harness.race({VERIFY: lambda _: verify, BARE: lambda _: bare},  # noqa: B023
+            found = harness.race({VERIFY: lambda _: verify, BARE: lambda _: bare},
                                  2 if quick else ROUNDS)  # fmt: skip
             ours.close()
         for name, samples in found.items():

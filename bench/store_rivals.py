@@ -13,11 +13,9 @@ import numpy as np
 from bench.harness import Timed
 from bench.store_contract import Contestant, HashedFile, HashMem, NamelessFile, PlainFile
 from bench.store_data import Payloads
-from bench.store_lmdb import MAP, LibMdbx, Lmdb, LmdbMulti
+from bench.store_lmdb import LibMdbx, Lmdb, LmdbMulti
 from bench.store_sqlite import Apsw, DiskCache, Sqlite
 from bench.table_rivals import as_bytes
-
-__all__ = ["CONTESTANTS", "MAP"]
 
 CACHE = 256 << 20  # bytes: what each may keep in memory
 

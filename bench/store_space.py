@@ -3,8 +3,8 @@
 *Steady state*: records of 100 to 4096 bytes (sizes spread evenly by their logarithm) are committed,
 and once there is enough, each commit is followed by one that deletes as many bytes of random
 records as it brought. No `compact`, no snapshot held. Three mixes of commits: 1 to 20 records, 2000
-to 20 000, and 1 to 20 000, spread by their logarithm. Once the payload was written over, the file is
-put beside the payload that lives, 24 times until it was written over four times.
+to 20 000, and 1 to 20 000, spread by their logarithm. Once the payload was written over, the file
+is put beside the payload that lives, 24 times until it was written over four times.
 
 *Bytes written*: what the kernel counts for a process (`/proc/self/io`, what was given up before it
 reached the disk taken off) that commits records of 512 bytes upon 50 000 others, so many a commit,
@@ -33,7 +33,7 @@ MIXES = {  # records a commit, least and most; bytes that live
 QUICK_COMMIT, QUICK_LIVE = 64, 1024  # divisors of records a commit, of bytes that live
 SIZES = (100, 4096)  # bytes of a record, least and most
 TURNS = 4.0  # times that the payload is written over, once before the first look
-LOOKS = 24  # at the file's size, evenly over the other turns
+LOOKS, QUICK_LOOKS = 24, 4  # at the file's size, evenly over the other turns
 STEADY = "Steady state, file / payload that lives"
 
 COMMITS = {1: 300, 10: 300, 100: 200, 1000: 50, 50_000: 4}  # records a commit: how many commits
@@ -92,7 +92,8 @@ def steady(contestant: Contestant, mix: str, quick: bool) -> list[float]:
     alive: list[tuple[bytes, int]] = []  # digest, bytes
     living = written = 0
     looks: list[float] = []
-    due = enough * np.linspace(2, 1 + TURNS, LOOKS)
+    count = QUICK_LOOKS if quick else LOOKS
+    due = enough * np.linspace(2, 1 + TURNS, count)
     part: list[bytes] = []
     for part in _commits(random, least, most, source_text()):
         contestant.write(part)
@@ -110,7 +111,7 @@ def steady(contestant: Contestant, mix: str, quick: bool) -> list[float]:
             contestant.delete(joined(removed))()
         if written >= due[len(looks)]:
             looks.append(contestant.nbytes() / living)
-            if len(looks) == LOOKS:
+            if len(looks) == count:
                 break
     kept = {digest for digest, _ in alive}
     pairs = zip(map(bytes, digests_of(part)), part, strict=True)
