@@ -161,7 +161,7 @@ def _objects(
         per_record = [1e6 * s / n for s in samples]
         result.add(table, column, name, kind, per_record)
         medians[kind][name] = statistics.median(per_record)
-    best = {kind: min(of, key=lambda name, of=of: of[name]) for kind, of in medians.items()}
+    best = {kind: sorted(of, key=of.__getitem__)[0] for kind, of in medians.items()}
     result.ratio(
         f"all as Python objects: {best['rival']} / {best['ours']}",
         result.samples(table, column, best["rival"]),

@@ -15,6 +15,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,9 @@ SIZES = (100, 4096)  # bytes of a record, least and most
 TURNS = 4.0  # times that the payload is written over, once before the first look
 LOOKS, QUICK_LOOKS = 24, 4  # at the file's size, evenly over the other turns
 STEADY = "Steady state, file / payload that lives"
+STEADY_WRITTEN = "Steady state, bytes written to disk / payload put"
 
-COMMITS = {1: 300, 10: 300, 100: 200, 1000: 50, 50_000: 4}  # records a commit: how many commits
+COMMITS = {1: 5000, 10: 1000, 100: 500, 1000: 100, 50_000: 4}  # records a commit: how many commits
 QUICK_COMMITS = {1: 10, 10: 5}
 HELD, QUICK_HELD = 50_000, 200  # records there before
 WRITTEN = "Bytes written to disk / payload"
@@ -48,12 +50,19 @@ KINDS: dict[str, type[Contestant]] = {
 def measure(result: Result, folder: Path, quick: bool) -> None:
     """Add both tables, from stores made in `folder`, and hold them against LMDB and the targets."""
     for mix in MIXES:
+        shares: dict[type[Contestant], Any] = {}
         for make in (HashMem, LmdbMulti):
             with tempfile.TemporaryDirectory(dir=folder) as own:
-                found = steady(make(Path(own)), mix, quick)
+                found, shares[make] = steady(make(Path(own)), mix, quick)
             result.add(STEADY, mix, make.name, make.kind, found)
+            if shares[make] is not None:
+                result.add(STEADY_WRITTEN, mix, make.name, make.kind, [shares[make]])
             if make is HashMem:
                 result.headline(f"steady state, {mix}: file / payload, highest", [max(found)], 1.3)
+        if None not in shares.values():
+            above = shares[HashMem] - shares[LmdbMulti]
+            what = f"steady state, {mix}: bytes written / payload, ours less LMDB's"
+            result.headline(what, [above], 4)
     _written(result, folder, quick)
 
 
@@ -80,8 +89,9 @@ def _commits(
         ]
 
 
-def steady(contestant: Contestant, mix: str, quick: bool) -> list[float]:
-    """Write and delete as the mix says → the file's bytes / those that live, `LOOKS` times."""
+def steady(contestant: Contestant, mix: str, quick: bool) -> tuple[list[float], float | None]:
+    """Write and delete as the mix says → the file's bytes / those that live, `LOOKS` times, and
+    the bytes that went to the disk / those of all records put, None where nobody counts."""
     least, most, enough = MIXES[mix]
     if quick:
         enough //= QUICK_LIVE
@@ -93,6 +103,7 @@ def steady(contestant: Contestant, mix: str, quick: bool) -> list[float]:
     living = written = 0
     looks: list[float] = []
     count = QUICK_LOOKS if quick else LOOKS
+    before = _counted()
     due = enough * np.linspace(2, 1 + TURNS, count)
     part: list[bytes] = []
     for part in _commits(random, least, most, source_text()):
@@ -119,7 +130,10 @@ def steady(contestant: Contestant, mix: str, quick: bool) -> list[float]:
     if last:
         check(contestant, joined([d for d, _ in last]), [payload for _, payload in last])
     contestant.close()
-    return looks
+    after = _counted()
+    if before is None or after is None or after == before:
+        return looks, None
+    return looks, (after - before) / written
 
 
 # --------------------------------------------------------------------------------- bytes written
