@@ -53,8 +53,7 @@ PEAK, HELD = "resident at the peak (GB)", "resident but for mapped files (GB)"
 
 def payload_part(first: int, n: int, text: bytes) -> list[bytes]:
     """Make records `first` to `first + n`: the even ones large, the odd ones small."""
-    large, small = (payloads_of(n, size, text, first) for size in SIZES)
-    return [(large, small)[(first + i) % 2][i] for i in range(n)]
+    return [payloads_of(1, SIZES[i % 2], text, i)[0] for i in range(first, first + n)]
 
 
 def write(contestant: HashMem, goal: int, commit: int, text: bytes) -> tuple[list[float], int]:
@@ -69,7 +68,8 @@ def write(contestant: HashMem, goal: int, commit: int, text: bytes) -> tuple[lis
         spent += harness.seconds(lambda part=part: contestant.write(part))  # type: ignore[misc]
         size = sum(map(len, part))
         records, payload, since = records + commit, payload + size, since + size
-        if since >= GB or payload >= goal:
+        ended = payload >= goal and (since >= GB / 2 or not samples)  # too little tells nothing
+        if since >= GB or ended:
             samples.append(spent * GB / since)
             print(f"{payload / GB:.1f} GB: {samples[-1]:.2f} s a GB", flush=True)
             spent, since = 0.0, 0
@@ -138,8 +138,7 @@ def _reads(result: Result, table: str, contestant: HashMem, records: int, quick:
     """Read at random by turns with the disk's own rate; some answers are checked."""
     text, store = source_text(), contestant.store
     n, rounds = (QUICK_READS, 2) if quick else (READS, ROUNDS)
-    files = [path for path in contestant.folder.rglob("*") if path.is_file()]
-    path = max(files, key=lambda file: file.stat().st_size)
+    path = _largest(contestant.folder)
     lengths = [SIZES[i % 2] for i in range(n)]
 
     check(contestant, *_asked(min(n, 1000), records, -1, text))
@@ -168,20 +167,27 @@ def _reads(result: Result, table: str, contestant: HashMem, records: int, quick:
     result.ratio(f"{table}: get_many / {ALONE}", found[MANY], found[ALONE], NEAR)
     result.ratio(f"{table}: get_many / {AT_ONCE}", found[MANY], found[AT_ONCE])
     result.ratio(f"{table}: get one / {ALONE}", found[ONE], found[ALONE], NEAR)
-    _in_order(result, table, contestant, path, records, quick)
+    result.add(table, PEAK, OURS, "ours", [harness.resident_bytes(peak=True) / GB])
+    result.add(table, HELD, OURS, "ours", [max(_held_bytes(), 1) / GB])
 
 
-def _in_order(
-    result: Result, table: str, contestant: HashMem, path: Path, records: int, quick: bool
-) -> None:
+def _largest(folder: Path) -> Path:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return max(files, key=lambda file: file.stat().st_size)
+
+
+def _in_order(result: Result, table: str, contestant: HashMem, records: int, quick: bool) -> None:
     """Read stretches in the order they were written, by turns with passes over the file."""
-    text, store = source_text(), contestant.store
+    text, store, path = source_text(), contestant.store, _largest(contestant.folder)
     rounds = 2 if quick else ROUNDS
     stretch = min(records // 2, 400 if quick else 200_000)
     ours, passes = [], []
     for number in range(rounds):
         first = (records - stretch) * number // rounds
-        wanted = digests_of(payload_part(first, stretch, text))
+        parts = range(first, first + stretch, COMMIT)
+        wanted = np.concatenate(
+            [digests_of(payload_part(at, min(COMMIT, first + stretch - at), text)) for at in parts]
+        )
         with store.get_many(wanted) as found:
             size = int(found.lengths.sum())
         if size != sum(SIZES[i % 2] for i in range(first, first + stretch)):
@@ -234,8 +240,7 @@ def run(quick: bool = False, folder: Path | None = None, gigabytes: float = GIGA
                    [1e3 * harness.seconds(contestant.open)])  # fmt: skip
         try:
             _reads(result, table, contestant, records, quick)
-            result.add(table, PEAK, OURS, "ours", [harness.resident_bytes(peak=True) / GB])
-            result.add(table, HELD, OURS, "ours", [max(_held_bytes(), 1) / GB])
+            _in_order(result, table, contestant, records, quick)
         finally:
             contestant.close()
     return result
