@@ -61,7 +61,8 @@ def write(contestant: HashMem, goal: int, commit: int, text: bytes) -> tuple[lis
 
     Only putting and committing is timed.
     """
-    samples, records, payload = [], 0, 0
+    samples: list[float] = []
+    records = payload = 0
     spent, since = 0.0, 0
     while payload < goal:
         part = payload_part(records, commit, text)

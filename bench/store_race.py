@@ -64,7 +64,7 @@ CASES = (
         makers=(HashMem, Lmdb, LmdbMulti, PlainFile, HashedFile, NamelessFile),
         writes_only=True,
     ),
-    Case(500_000, 100),
+    Case(300_000, 100),
     Case(100_000, 4096),
     Case(8000, 65_536, commit_every=1000),
 )

@@ -51,6 +51,7 @@ from bench import (  # noqa: E402 needs the path
     tables_large,
 )
 from hashmem import kernels  # noqa: E402 as above
+from hashmem.store import Records  # noqa: E402 as above
 
 figures = st.floats(0.001, 1e6)
 
@@ -340,6 +341,24 @@ def test_a_wrong_answer_ends_a_race(tmp_path):
     case = store_race.Case(60, 512, makers=(Forgetful,), rounds=1)
     with pytest.raises(store_race.WrongAnswer, match="get as bytes"):
         store_race.race(harness.Result("wrong", "Wrong."), case, tmp_path)
+
+
+def test_both_ends_of_records_are_checked_and_measured(tmp_path, monkeypatch):
+    def ends(records):
+        return np.array([[record[0], record[-1]] for record in records], np.uint8)
+
+    result = harness.Result("ends", "Ends.")
+    monkeypatch.setattr(Records, "ends", ends, raising=False)
+    store_reads.measure(result, tmp_path, True)
+    assert [row.column for row in result.rows if row.contestant == store_reads.ENDS] == [
+        "batches of 100 (ns a record)",
+        "batches of 1 000 (ns a record)",
+    ]
+    held = {headline.what: headline.target for headline in result.headlines}
+    assert held["get_many, batches of 1 000: Records and both ends (ns)"] == 150
+    monkeypatch.setattr(Records, "ends", lambda records: ends(records)[::-1], raising=False)
+    with pytest.raises(store_race.WrongAnswer, match="ends"):
+        store_reads.measure(result, tmp_path, True)
 
 
 def test_store_large(tmp_path):
