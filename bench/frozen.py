@@ -31,7 +31,7 @@ import numpy as np
 import hashmem
 from bench import harness
 from bench.harness import Result, Timed
-from bench.store_rivals import MAP
+from bench.store_lmdb import MAP
 from bench.table_rivals import as_bytes, as_words, digests_of
 from hashmem import kernels
 from hashmem.tables import freeze

@@ -27,7 +27,7 @@ import numpy as np
 import hashmem
 from bench import harness, limits
 from bench.harness import Result, Timed
-from bench.store_rivals import MAP
+from bench.store_lmdb import MAP
 from bench.table_rivals import as_bytes
 from hashmem import hops as row_hops
 from hashmem import kernels

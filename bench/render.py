@@ -20,6 +20,8 @@ ORDER = (
     "digests",
     "frozen",
     "store",
+    "store_large",
+    "store_beyond_memory",
     "hops",
     "skips",
     "graphs",

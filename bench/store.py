@@ -1,206 +1,104 @@
-"""Stores: write, read, delete and size, beside LMDB used directly, SQLite, diskcache and RocksDB.
+"""Stores: every figure of a store's life, beside LMDB used directly and other stores.
 
 Records are pieces of the Python standard library's source, each with a counter stamped in so that
-all are distinct, addressed by SHA-256 computed within the timed write. Every 50 000 records are
-made durable before the next, by fsync or the library's own equivalent. Within a round each
-contestant in turn fills an empty folder, is closed and opened again, and reads random digests
-(with repeats, the file's pages still in memory): once the first byte of every record, once every
-record as a bytes object. Then it compacts, commits some records one at a time, and deletes one in
-twenty. Each at its best settings of those tried:
+all are distinct, addressed by a digest that is computed within the timed write: SHA-256 by hashlib,
+or xxh3_128 by the xxhash package; by hashmem itself where it is hashmem's turn. Every 50 000
+records (1000 of 64 KiB) are made durable before the next, by fsync or the library's own equivalent.
+
+**The race.** Within a round each contestant in turn fills an empty folder, is closed and opened
+again, and reads random digests (with repeats, the file's pages still in memory): the first byte of
+every record, every record as a bytes object in as few calls as it takes, and one record a call.
+Then it compacts, commits some records one at a time, and deletes one in twenty. What it reads is
+compared once with what was written. Each at its best settings of those tried:
 
 - **lmdb**: one entry per record, keys sorted within each commit; once with `put` and `get`, once
-  with `putmulti` and `getmulti` of 100 keys at a time, and once with one `getmulti` for all keys,
-  where Python's garbage collector comes to look at the many views again and again. It has no
-  compaction in place.
-- **sqlite3**: a table with a unique index on the digest, WAL, synchronous=FULL, 256 MiB cache,
-  memory-mapped; `VACUUM` compacts.
-- **diskcache**: one transaction a commit, nothing evicted, synchronous=FULL; it runs on one record
-  in twenty, being slow.
+  with `putmulti` and `getmulti` of 100 keys at a time. It has no compaction in place.
+- **libmdbx**: the same with `put` and `get` through ctypes, on one record in five.
+- **sqlite3**, **apsw**: a table with a unique index on the digest, WAL, synchronous=FULL, 256 MiB
+  cache, memory-mapped; `VACUUM` compacts. On one record in five.
+- **diskcache**: one transaction a commit, nothing evicted, synchronous=FULL; on one record in
+  twenty.
 - **rocksdict**: raw mode, one synced WriteBatch a commit, Bloom filters, 256 MiB block cache; once
   compressed, so that its files can be smaller than the payload, once not, which reads faster.
-- **plain file**: the same bytes appended and synced, with digests and a dict of places in memory
-  that would be lost, and once without digests. A floor, not a store.
+- **plyvel** (LevelDB): one synced batch a commit, Bloom filters, 256 MiB block cache, uncompressed.
+- **lsm-db**: one transaction a commit, write_safety full, memory-mapped, trees of 32 MiB.
+- **unqlite**: one transaction a commit; on one record in two hundred.
+- **plain file**: the same bytes appended and synced, with digests by hashlib and a dict of places
+  in memory that would be lost; with digests by `digest_many`, thrown away; and without digests.
+  Floors, not stores.
+
+pyrocksdb and python-rocksdb do not build against what pip brings, and leveldb is the engine of
+plyvel. Who ran on fewer records is favoured, and who ran on fewer than one in five is not called
+the fastest.
+
+**Reading.** From a million records of 512 bytes. *Up to Records*: what `get_many` does at once;
+*both ends*: the first and the last byte of every record read in C. *As Python objects*: a list of
+all asked for, in batches of several sizes, each library quoted at its best. *One*: means of 2000
+calls. *Verified*: beside the digests of the same contents, in memory already.
+
+**Commits of one record** upon 50 000 others, by one thread and by eight at once through one handle.
+**Ten thousand of them**, and what later reads cost beside the same records in one commit.
+
+**Steady state.** Records of 100 to 4096 bytes (sizes spread evenly by their logarithm) are
+committed, and once there is enough, each commit is followed by one that deletes as many bytes of
+random records as it brought. No `compact`, no snapshot held. Once the payload was written over, the
+file is put beside the payload that lives, 24 times until it was written over four times.
+**Bytes written** is what the kernel counts for a process (`/proc/self/io`) that commits records of
+512 bytes upon 50 000 others, so many a commit.
+
+Ten million records, and what opening them takes, have a bench of their own.
 """
 
-import hashlib
-import itertools
-import os
-import sysconfig
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from bench import harness
+from bench import harness, store_commits, store_fragments, store_race, store_reads, store_space
 from bench.harness import Result
-from bench.store_contract import Contestant, HashMem, NamelessFile, Payloads, PlainFile
-from bench.store_rivals import (
-    DiskCache,
-    Lmdb,
-    LmdbMulti,
-    LmdbOneGet,
-    RocksDict,
-    RocksDictPlain,
-    Sqlite,
-)
+from bench.machine import machine
 
-CONTESTANTS = (
-    HashMem,
-    Lmdb,
-    LmdbMulti,
-    LmdbOneGet,
-    Sqlite,
-    DiskCache,
-    RocksDict,
-    RocksDictPlain,
-    PlainFile,
-    NamelessFile,
-)
-CASES = ((1_000_000, 512), (200_000, 4096))  # records, bytes of each
-ROUNDS = 3
-READS = 200_000
-SINGLES = 200  # records committed one at a time
-DELETED = 0.05  # of the records
-QUICK_CASES = ((400, 512),)
-QUICK_ROUNDS = 1
-STAMP = 8  # bytes of the counter that ends every payload
-
-WRITE = "put, hash, commit every 50 000 (µs a record)"
-SINGLE = "put and commit one (µs)"
-OPEN = "open again (ms)"
-FIRST = "get, first byte (µs)"
-ALL = "get as bytes (µs)"
-DELETE = "delete (µs)"
-COMPACT = "compact (µs a record)"
-SIZE = "file / payload"
-COMPACTED = "file / payload, compacted"
+PARTS = {
+    "reads": store_reads.measure,
+    "commits": store_commits.measure,
+    "fragments": store_fragments.measure,
+    "space": store_space.measure,
+}
 
 
-def source_text() -> bytes:
-    """Return the Python standard library's own source, in one piece."""
-    library = Path(sysconfig.get_path("stdlib"))
-    files = sorted(p for p in library.rglob("*.py") if "site-packages" not in p.parts)
-    return b"".join(path.read_bytes() for path in files)
+def run(quick: bool = False, folder: Path | None = None, parts: tuple[str, ...] = ()) -> Result:
+    """Race every contestant at every size, then measure the parts, in folders inside `folder`.
 
-
-def payloads_of(n: int, size: int, text: bytes) -> list[bytes]:
-    """Cut `n` distinct payloads of `size` bytes; the text repeats where it is too short."""
-    piece = size - STAMP
-    starts = range(0, len(text) - piece, piece)
-    return [
-        text[start : start + piece] + number.to_bytes(STAMP, "little")
-        for number, start in zip(range(n), itertools.cycle(starts), strict=False)
-    ]
-
-
-def digests_of(payloads: Payloads) -> np.ndarray:
-    """Return the SHA-256 of every payload → uint8 (n, 32)."""
-    joined = b"".join([hashlib.sha256(payload).digest() for payload in payloads])
-    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
-
-
-def lifetime(
-    contestant: Contestant, payloads: Payloads, digests: np.ndarray, number: int
-) -> dict[str, float]:
-    """Take one contestant through its whole life in round `number` → figure by column."""
-    n = max(1, round(len(payloads) * contestant.share))
-    singles = min(SINGLES, max(1, n // 40))
-    bulk, few = payloads[: n - singles], payloads[n - singles : n]
-    random = np.random.default_rng([harness.SEED, number])  # the same questions for all
-    wanted = digests[random.integers(0, len(bulk), min(READS, n))]
-    removed = digests[random.permutation(len(bulk))[: max(1, int(DELETED * n))]]
-    size = sum(map(len, bulk))
-    found: dict[str, float] = {}
-
-    contestant.open()
-    os.sync()  # what others left to be written must not be paid here
-    found[WRITE] = 1e6 * harness.seconds(lambda: contestant.write(bulk)) / len(bulk)
-    contestant.close()
-    os.sync()
-    found[SIZE] = contestant.nbytes() / size
-    found[OPEN] = 1e3 * harness.seconds(contestant.open)
-    if contestant.reads:
-        for column, prepare in ((FIRST, contestant.first_bytes), (ALL, contestant.all_bytes)):
-            found[column] = 1e6 * harness.seconds(prepare(wanted)) / len(wanted)
-    if contestant.can_compact:
-        found[COMPACT] = 1e6 * harness.seconds(contestant.compact) / len(bulk)
-        contestant.close()
-        os.sync()
-        found[COMPACTED] = contestant.nbytes() / size
-        contestant.open()
-    if contestant.can_delete:
-        contestant.commit_every = 1
-        found[SINGLE] = 1e6 * harness.seconds(lambda: contestant.write(few)) / len(few)
-        found[DELETE] = 1e6 * harness.seconds(contestant.delete(removed)) / len(removed)
-    contestant.close()
-    return found
-
-
-def _race(result: Result, n: int, size: int, rounds: int, folder: Path) -> None:
-    payloads = payloads_of(n, size, source_text())
-    digests = digests_of(payloads)
-    samples: dict[tuple[str, type[Contestant]], list[float]] = {}
-    for number in range(rounds):
-        for make in CONTESTANTS:
-            with tempfile.TemporaryDirectory(dir=folder) as own:
-                try:
-                    contestant = make(Path(own))
-                except ImportError as error:
-                    result.left_out[make.name] = str(error)
-                    continue
-                for column, figure in lifetime(contestant, payloads, digests, number).items():
-                    samples.setdefault((column, make), []).append(figure)
-    for (column, make), figures in samples.items():
-        result.add(_title(n, size), column, make.name, make.kind, figures)
-
-
-def _title(n: int, size: int) -> str:
-    return f"{n:,} records of {size} bytes".replace(",", " ")
-
-
-def _headlines(result: Result, n: int, size: int) -> None:
-    title, ours = _title(n, size), HashMem.name
-
-    def faster(column: str, rival: type[Contestant], target: float | None) -> None:
-        operation = column.rpartition(" (")[0]
-        what = f"{title}, {operation}: {rival.name} / ours"
-        slow, fast = (result.samples(title, column, name) for name in (rival.name, ours))
-        result.ratio(what, slow, fast, target, at_least=True)
-
-    faster(WRITE, LmdbMulti, 6)
-    faster(WRITE, Lmdb, 6)
-    faster(FIRST, LmdbOneGet, 4)
-    faster(FIRST, LmdbMulti, 4)
-    faster(FIRST, Lmdb, None)
-    faster(ALL, Lmdb, None)
-    for column, target in ((SIZE, 1.3), (COMPACTED, 1.15)):
-        result.headline(f"{title}: {column}", result.samples(title, column, ours), target)
-
-
-def run(
-    quick: bool = False,
-    folder: Path | None = None,
-    cases: Sequence[tuple[int, int]] = CASES,
-) -> Result:
-    """Race every contestant at every size, in temporary folders inside `folder`."""
-    cases, rounds = (QUICK_CASES, QUICK_ROUNDS) if quick else (cases, ROUNDS)
+    `parts` chooses some: "race" or names of `PARTS`; by default all.
+    """
     result = Result("store", __doc__)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        result.machine = harness.machine(Path(temporary))
-        for n, size in cases:
-            _race(result, n, size, rounds, Path(temporary))
-    _headlines(result, *cases[0])
+        own = Path(temporary)
+        result.machine = machine(own)
+        if not parts or "race" in parts:
+            cases = store_race.QUICK_CASES if quick else store_race.CASES
+            for case in cases:
+                store_race.race(result, case, own)
+            store_race.add_headlines(result, cases)
+        for name, measure in PARTS.items():
+            if not parts or name in parts:
+                measure(result, own, quick)
     return result
 
 
 def main() -> None:
     parser = harness.arguments(__doc__)
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's)")
-    parser.add_argument("--n", type=int, help="records of 512 bytes, instead of both cases")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=("race", *PARTS),
+        help="this part only, and no results; may be given again (default: all parts)",
+    )
     options = parser.parse_args()
-    cases = ((options.n, 512),) if options.n else CASES
-    harness.finish(run(options.quick, options.folder, cases), options)
+    result = run(options.quick, options.folder, tuple(options.part or ()))
+    if options.part and options.results is None:
+        result.print()
+    else:
+        harness.finish(result, options)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,22 @@
-"""What a contestant of the store bench does, and the two that set the scale: hashmem and a file.
+"""What a contestant of the store bench does, and those that set the scale: hashmem and a file.
 
-All address records by SHA-256, computed within the timed write, and make every `commit_every`
+All address records by a digest, computed within the timed write, and make every `commit_every`
 records durable (fsync or the library's own equivalent) before they go on. Keys to read are handed
 over in the form each contestant likes best, prepared untimed.
 """
 
-import hashlib
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import hashmem
 from bench.harness import Timed
+from bench.store_data import Payloads, hashed
 from bench.table_rivals import as_bytes
-
-Payloads = Sequence[bytes]
-
-
-def hashed(payloads: Payloads) -> list[tuple[bytes, bytes]]:
-    """Return (digest, payload) pairs, by hashlib."""
-    sha256 = hashlib.sha256
-    return [(sha256(payload).digest(), payload) for payload in payloads]
 
 
 class Contestant:
@@ -38,6 +31,7 @@ class Contestant:
 
     reads = can_delete = can_compact = True
     commit_every = 50_000  # records made durable together
+    algorithm = "sha256"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,6 +40,10 @@ class Contestant:
         """Cut the payloads into what is made durable together."""
         for start in range(0, len(payloads), self.commit_every):
             yield payloads[start : start + self.commit_every]
+
+    def pairs(self, payloads: Payloads) -> list[tuple[bytes, bytes]]:
+        """Hash the payloads → (digest, payload)."""
+        return hashed(payloads, self.algorithm)
 
     def open(self) -> None:
         raise NotImplementedError
@@ -61,8 +59,12 @@ class Contestant:
         raise NotImplementedError
 
     def all_bytes(self, digests: np.ndarray) -> Timed:
-        """Prepare to read every record asked for as a bytes object."""
+        """Prepare to read every record asked for as a bytes object, in a list."""
         raise NotImplementedError
+
+    def one_by_one(self, digests: np.ndarray) -> Timed:
+        """Prepare the same, by a call for each record, from its digest as bytes."""
+        return self.all_bytes(digests)
 
     def delete(self, digests: np.ndarray) -> Timed:
         """Prepare to delete and make that durable."""
@@ -80,8 +82,12 @@ class HashMem(Contestant):
     name = "hashmem MemoryStore"
     kind = "ours"
 
+    @property
+    def path(self) -> str:
+        return str(self.folder / "bench.hashmem")
+
     def open(self) -> None:
-        self.store = hashmem.MemoryStore(str(self.folder / "bench.hashmem"))
+        self.store: Any = hashmem.MemoryStore(self.path, algorithm=self.algorithm)
 
     def close(self) -> None:
         self.store.close()
@@ -99,6 +105,10 @@ class HashMem(Contestant):
 
     def all_bytes(self, digests: np.ndarray) -> Timed:
         return lambda: list(self.store.get_many(digests))
+
+    def one_by_one(self, digests: np.ndarray) -> Timed:
+        keys, store = as_bytes(digests), self.store
+        return lambda: [store[key] for key in keys]
 
     def delete(self, digests: np.ndarray) -> Timed:
         def remove() -> None:
@@ -121,7 +131,7 @@ class PlainFile(Contestant):
     def open(self) -> None:
         self.path = self.folder / "records"
         self.file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 closed in close()
-        self.map = None
+        self.map: Any = None
         if self.path.stat().st_size:
             self.map = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -130,15 +140,21 @@ class PlainFile(Contestant):
             self.map.close()
         self.file.close()
 
+    def append(self, part: Payloads) -> None:
+        """Append in one piece, and sync."""
+        left = memoryview(b"".join(part))
+        while left:  # Linux writes at most 2 GiB a call
+            left = left[self.file.write(left) :]
+        os.fsync(self.file.fileno())
+
     def write(self, payloads: Payloads) -> None:
         self.places: dict[bytes, tuple[int, int]] = {}
         end = 0
         for part in self.commits(payloads):
-            for key, payload in hashed(part):
+            for key, payload in self.pairs(part):
                 self.places[key] = (end, end + len(payload))
                 end += len(payload)
-            self.file.write(b"".join(part))
-            os.fsync(self.file.fileno())
+            self.append(part)
 
     def first_bytes(self, digests: np.ndarray) -> Timed:
         keys, places, view = as_bytes(digests), self.places, self.map
@@ -153,6 +169,18 @@ class PlainFile(Contestant):
         return read
 
 
+class HashedFile(PlainFile):
+    """The same file, the digests computed by hashmem in one call and thrown away."""
+
+    name = "plain file, digests by digest_many"
+    reads = False
+
+    def write(self, payloads: Payloads) -> None:
+        for part in self.commits(payloads):
+            hashmem.digest_many(part, self.algorithm)
+            self.append(part)
+
+
 class NamelessFile(PlainFile):
     """The same file without digests: what the disk takes when nothing has a name."""
 
@@ -161,5 +189,4 @@ class NamelessFile(PlainFile):
 
     def write(self, payloads: Payloads) -> None:
         for part in self.commits(payloads):
-            self.file.write(b"".join(part))
-            os.fsync(self.file.fileno())
+            self.append(part)

@@ -32,6 +32,16 @@ from bench import (  # noqa: E402 needs the path
     render,
     skips,
     store,
+    store_beyond_memory,
+    store_commits,
+    store_contract,
+    store_data,
+    store_fragments,
+    store_large,
+    store_race,
+    store_reads,
+    store_rivals,
+    store_space,
     table_finds,
     table_headlines,
     table_inserts,
@@ -42,6 +52,7 @@ from bench import (  # noqa: E402 needs the path
     tables_large,
 )
 from hashmem import kernels  # noqa: E402 as above
+from hashmem.store import Records  # noqa: E402 as above
 
 figures = st.floats(0.001, 1e6)
 
@@ -229,11 +240,156 @@ def test_percentiles_of_lines_agree_with_numpy(lines):
         assert table_upkeep.percentile(shares, percent / 100) == expected
 
 
-def test_store(store_result):
-    assert_whole(store_result, [contestant.name for contestant in store.CONTESTANTS])
-    ours = {row.column for row in store_result.rows if row.kind == "ours"}
-    assert ours >= {row.column for row in store_result.rows}
-    assert store_result.headlines
+def store_rows(result):
+    """All rows of a store's bench by (table, column)."""
+    cells = {}
+    for row in result.rows:
+        cells.setdefault((row.table, row.column), {})[row.contestant] = row
+    return cells
+
+
+def test_store_races_all_contestants(store_result):
+    case = store_race.QUICK_CASES[0]
+    cells = store_rows(store_result)
+    ran = set(cells[case.title, store_race.WRITE])
+    missing = {name for name in store_result.left_out if name != "bytes written"}
+    assert ran | missing == {make.name for make in store_rivals.CONTESTANTS}
+    assert ran.isdisjoint(missing)
+    for (table, column), rows in cells.items():
+        if table == case.title:
+            assert {row.kind for row in rows.values()} >= {"ours"}, column
+            assert all(len(row.samples) == case.rounds for row in rows.values())
+    assert_whole(
+        store_result, {row.contestant for row in store_result.rows} | set(store_result.left_out)
+    )
+
+
+def test_store_gives_a_figure_for_each_target(store_result):
+    said = [headline.what for headline in store_result.headlines if headline.target is not None]
+    first, second = (case.title for case in store_race.QUICK_CASES)
+    for what in (
+        f"{first}, put, hash, commit: lmdb, put and get / ours",
+        f"{second}, put, hash, commit: lmdb, put and get / ours",
+        f"{first}, put, hash, commit: plain file, no digests / ours",
+        f"{first}, put, hash, commit: plain file, digests by digest_many / ours",
+        f"{first}: file after compact / (1.05 × payload + 48 B a record + 1 MiB)",
+        "all as Python objects: ",
+        "get one: store[digest] / lmdb, get in an open transaction",
+        "get_many verified, 512 bytes: bare digests / ours",
+        "put one, durable: ours / lmdb, one commit of one entry",
+        "put one, durable: 8 threads' commits a second to one thread's",
+        "10 000 commits of one record to one commit: get_many",
+        "10 000 commits of one record to one commit: get one",
+        "steady state, commits of 1 to 20: file / payload, highest",
+        "steady state, commits of 1 to 20 000: file / payload, highest",
+    ):
+        assert any(line.startswith(what) for line in said), what
+    written = any("bytes written / payload, 1 a commit" in line for line in said)
+    assert written == ("bytes written" not in store_result.left_out)
+
+
+def test_ratios_of_a_store_are_as_their_names_say(store_result):
+    cells, held = store_rows(store_result), {h.what: h for h in store_result.headlines}
+    one = {
+        threads: cells[store_commits.TABLE, column]["hashmem MemoryStore"].samples
+        for threads, column in store_commits.COLUMNS.items()
+    }
+    faster = held["put one, durable: 8 threads' commits a second to one thread's"]
+    assert faster.samples == harness.per_round(one[1], one[store_commits.THREADS])
+    assert faster.at_least
+    rows = cells["One record at a time, warm", "get one (µs)"]
+    slower = held[f"get one: store[digest] / {store_reads.OPEN_ONE}"]
+    ours, lmdb_one = (rows[name].samples for name in (store_reads.STORE_ONE, store_reads.OPEN_ONE))
+    np.testing.assert_allclose(slower.samples, harness.per_round(ours, lmdb_one))
+    assert not slower.at_least
+    case = store_race.QUICK_CASES[0]
+    (share,) = cells[case.title, store_race.COMPACTED]["hashmem MemoryStore"].samples
+    compact = held[f"{case.title}: file after compact / "
+                   "(1.05 × payload + 48 B a record + 1 MiB)"]  # fmt: skip
+    singles = case.n // 40  # written later
+    allowed = 1.05 + 48 / case.size + (1 << 20) / (case.n * case.size)
+    assert singles < case.n
+    assert compact.samples == pytest.approx([share / allowed])
+
+
+def test_bytes_written_are_those_of_a_file_that_is_synced(tmp_path):
+    name = store_contract.NamelessFile.name
+    found = harness.in_child(store_space.bytes_written, name, tmp_path, True)
+    if found is None:
+        pytest.skip("this system does not count bytes written there")
+    pages = [-(-512 * records // 4096) * 4096 / (512 * records) for records in (1, 10)]
+    for share, least in zip(found, pages, strict=True):  # a page that is appended to goes out again
+        assert least * 0.8 <= share <= 2 * least + 1
+
+
+def test_payloads_are_distinct_and_told_by_their_number():
+    text = store_data.source_text()[:3000]
+    payloads = store_data.payloads_of(300, 100, text)
+    assert len(set(payloads)) == 300
+    assert {len(payload) for payload in payloads} == {100}
+    assert store_data.payloads_of(10, 100, text, first=250) == payloads[250:260]
+    assert store_beyond_memory.payload_part(3, 5, text[:9000] * 3) == [
+        store_data.payloads_of(1, store_beyond_memory.SIZES[i % 2], text[:9000] * 3, i)[0]
+        for i in range(3, 8)
+    ]
+
+
+def test_a_wrong_answer_ends_a_race(tmp_path):
+    class Forgetful(store_contract.HashMem):
+        def all_bytes(self, digests):
+            return lambda: [b"\0" + payload[1:] for payload in self.store.get_many(digests)]
+
+    case = store_race.Case(60, 512, makers=(Forgetful,), rounds=1)
+    with pytest.raises(store_race.WrongAnswer, match="get as bytes"):
+        store_race.race(harness.Result("wrong", "Wrong."), case, tmp_path)
+
+
+def test_both_ends_of_records_are_checked_and_measured(tmp_path, monkeypatch):
+    def ends(records):
+        return np.array([[record[0], record[-1]] for record in records], np.uint8)
+
+    result = harness.Result("ends", "Ends.")
+    monkeypatch.setattr(Records, "ends", ends, raising=False)
+    store_reads.measure(result, tmp_path, True)
+    assert [row.column for row in result.rows if row.contestant == store_reads.ENDS] == [
+        "batches of 100 (ns a record)",
+        "batches of 1 000 (ns a record)",
+    ]
+    held = {headline.what: headline.target for headline in result.headlines}
+    assert held["get_many, batches of 1 000: Records and both ends (ns)"] == 150
+    monkeypatch.setattr(Records, "ends", lambda records: ends(records)[::-1], raising=False)
+    with pytest.raises(store_race.WrongAnswer, match="ends"):
+        store_reads.measure(result, tmp_path, True)
+
+
+def test_store_large(tmp_path):
+    result = store_large.run(quick=True, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert_whole(result, {row.contestant for row in result.rows})
+    said = " ".join(headline.what for headline in result.headlines)
+    for what in ("open (ms)", "touched nothing (MB)", "get one", "file after compact"):
+        assert what in said
+
+
+def test_store_beyond_memory(tmp_path):
+    result = store_beyond_memory.run(quick=True, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert_whole(result, {row.contestant for row in result.rows})
+    assert {row.column for row in result.rows if row.kind == "ours"} >= {
+        store_beyond_memory.WRITE,
+        store_beyond_memory.MANY,
+        store_beyond_memory.ONE,
+        store_beyond_memory.IN_ORDER,
+        store_beyond_memory.PEAK,
+    }
+    with pytest.raises(SystemExit, match="GB free"):
+        store_beyond_memory.run(folder=tmp_path, gigabytes=1e9)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fragments_hold_the_same_records(store_result):
+    rows = [row for row in store_result.rows if row.table == store_fragments.TABLE]
+    assert {row.contestant for row in rows} == {store_fragments.APART, store_fragments.TOGETHER}
 
 
 def test_frozen(tmp_path):
@@ -371,21 +527,27 @@ def test_memory_limit(tmp_path, monkeypatch):
     assert_whole(result, {row.contestant for row in result.rows} | set(result.left_out))
 
 
+MODULES = {"libmdbx": "mdbx", "lsm-db": "lsm"}  # by the name of the rival
+
+
 def test_left_out_are_those_not_installed(tables_result, store_result):
     for result, libraries in (
         (
             tables_result,
             {"hirola", "cykhash", "pandas", "borghash", "numba", "polars", "pyarrow"},
         ),
-        (store_result, {"diskcache", "rocksdict"}),
+        (
+            store_result,
+            {"diskcache", "rocksdict", "apsw", "plyvel", "mdbx", "lsm", "unqlite"},
+        ),
     ):
         missing = {name for name in libraries if importlib.util.find_spec(name) is None}
         named = {
             name.split(",")[0].split(" ")[0]
             for name in result.left_out
-            if not name.startswith(("hashmem", "C++", "memory alone"))
+            if not name.startswith(("hashmem", "C++", "memory alone", "bytes written"))
         }
-        assert named == missing
+        assert {MODULES.get(name, name) for name in named} == missing
 
 
 # -------------------------------------------------------------- the contestants do the same work
@@ -408,11 +570,10 @@ def test_every_table_gives_the_same_answers():
     kernels.select(before)
 
 
-@pytest.mark.parametrize("make", store.CONTESTANTS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", store_rivals.CONTESTANTS, ids=lambda make: make.__name__)
 def test_every_store_gives_the_same_records(make, tmp_path):
-    payloads = store.payloads_of(60, 100, store.source_text()[:3000])
-    assert len(set(payloads)) == 60
-    digests = store.digests_of(payloads)
+    payloads = store_data.payloads_of(60, 100, store_data.source_text()[:3000])
+    digests = store_data.digests_of(payloads)
     try:
         contestant = make(tmp_path)
     except ImportError as error:
@@ -428,6 +589,7 @@ def test_every_store_gives_the_same_records(make, tmp_path):
         expected = [payloads[i] for i in asked]
         assert contestant.first_bytes(digests[asked])() == sum(p[0] for p in expected)
         assert contestant.all_bytes(digests[asked])() == expected
+        assert contestant.one_by_one(digests[asked])() == expected
     if contestant.can_delete:
         contestant.delete(digests[:10])()
         kept = digests[10:]
@@ -436,7 +598,7 @@ def test_every_store_gives_the_same_records(make, tmp_path):
         assert contestant.all_bytes(kept)() == payloads[10:]
         try:
             gone = contestant.all_bytes(digests[:10])()
-        except TypeError:  # it answered None, of which there is no first column and no bytes
+        except (TypeError, KeyError):  # it answered None, which has no columns, or not at all
             gone = []
         assert not any(gone)
     contestant.close()
