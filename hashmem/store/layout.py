@@ -19,7 +19,7 @@ from hashmem.store.backend import Reader, Transaction
 
 __all__ = [
     "DIGESTS", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
-    "Catalogue", "Info", "body_key", "index_key", "pack_number", "pack_prefix",
+    "Catalogue", "Info", "body_key", "body_prefix", "index_key", "pack_number", "pack_prefix",
 ]  # fmt: skip
 
 FORMAT = 2  # version of all that is described here, in packs.py and in checkpoint.py
@@ -47,6 +47,11 @@ def body_key(namespace: int, column: int, number: int) -> bytes:
 def pack_prefix(namespace: int, column: int) -> bytes:
     """What the index keys of one column begin with."""
     return _PREFIX.pack(b"i", namespace, column)
+
+
+def body_prefix(namespace: int, column: int) -> bytes:
+    """What the body keys of one column begin with."""
+    return _PREFIX.pack(b"b", namespace, column)
 
 
 def pack_number(key: bytes) -> int:

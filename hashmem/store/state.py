@@ -23,6 +23,7 @@ from hashmem.store.checkpoint import Checkpoint
 from hashmem.store.columns import Column, Written
 from hashmem.store.layout import DIGESTS, EDGES, FIRST_NAMED, METADATA, PAYLOADS, SUCCESSORS, Info
 from hashmem.store.placed import PlacedColumn
+from hashmem.store.reclaiming import reclaim
 from hashmem.store.row_table import RowTable
 
 __all__ = ["Pending", "Plan", "State", "as_stored"]
@@ -256,6 +257,10 @@ class State:
         for column in self.columns:
             merged, gone = column.merge(transaction, info.next_pack)
             info.next_pack += len(merged)
+            if isinstance(column, PlacedColumn):
+                anew, dead = reclaim(column, transaction, info.next_pack, gone)
+                info.next_pack += len(anew)
+                merged, gone = merged + anew, gone + dead
             fresh = self._write_column(column, transaction, info.next_pack)
             info.next_pack += len(fresh)
             plan.changes.append((column, merged + fresh, gone))
