@@ -93,12 +93,20 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def rewrite(self) -> AbstractContextManager[tuple[Snapshot, Transaction]]:
+    def rewrite(
+        self, *, erase: bool = False, timeout: float = 0.0
+    ) -> AbstractContextManager[tuple[Snapshot, Transaction]]:
         """Return a context that replaces everything by what it puts, in a new generation.
 
         Gives the newest commit to read from and an empty transaction to write to. Readers go on
         undisturbed; the space of the old generation is given back. If the context raises, or
         the process dies, nothing has changed.
+
+        With `erase`, a durable backend overwrites the old generation before that, and any that is
+        left from before. Snapshots that are open on one are waited for, `timeout` seconds at most.
+        After that the context's end raises `StoreError`: what was put has taken the place of
+        everything, the snapshots go on, and the old generation is overwritten by the next who
+        erases or opens the backend for writing, when it is not read any more.
         """
 
     @property

@@ -6,6 +6,7 @@
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Self
 
 from hashmem.digests import WIDTHS, BytesLike, digest, hasher
@@ -17,6 +18,7 @@ from hashmem.store.state import State
 __all__ = ["Handle", "check_name"]
 
 KEY_CHECK = b"hashmem: the key of this namespace"
+OWN_KEY = 32  # bytes
 NEVER: Version = (0, 0)  # no commit has it
 
 
@@ -30,16 +32,20 @@ class Handle:
         algorithm: str | None = None,
         namespace: str = "",
         key: bytes | None = None,
+        plain_digests: bool = False,
         readonly: bool = False,
         backend: Backend | None = None,
     ) -> None:
         self._closed = True  # until all below has succeeded
         if algorithm is not None or key is not None:
             hasher(algorithm or "sha256", key=key)  # raises on a bad argument, before any file
+        if plain_digests and key is not None:
+            raise ValueError("a namespace has plain digests or a key, not both")
         check_name("namespace", namespace)
         self._lock = threading.RLock()
         self._backend = backend if backend is not None else _open_backend(path, readonly)
-        self._namespace, self._key = namespace, key
+        self._namespace, self._plain = namespace, plain_digests
+        self._given_key = self._key = key
         try:
             self._open(algorithm)
         except BaseException:
@@ -50,8 +56,11 @@ class Handle:
 
     def _open(self, algorithm: str | None) -> None:
         self._pid = os.getpid()
+        known: State | None = getattr(self, "_state", None)  # in a forked child
         with self._backend.snapshot() as reader:
             number = Catalogue.read(reader).namespaces.get(self._namespace)
+        if known is not None and number != known.namespace:
+            raise self._dropped()
         if number is None:
             self._create_namespace(algorithm or "sha256")
         with self._backend.snapshot() as reader:
@@ -64,13 +73,7 @@ class Handle:
                     f"this store's digests are {info.algorithm}, not {algorithm}: "
                     "leave the algorithm out, or choose another namespace"
                 )
-            if self._key_check(info.algorithm) != info.key_check:
-                raise ValueError(
-                    f"namespace {self._namespace!r} "
-                    + ("needs another key" if info.key_check and self._key else "needs a key")
-                    if info.key_check
-                    else f"namespace {self._namespace!r} has no key: leave it out"
-                )
+            self._key = self._key_of(info)
             self._state = State(number, info)
             self._state.load(reader)
             self._version = reader.version
@@ -87,10 +90,31 @@ class Handle:
             catalogue.namespaces[self._namespace] = number
             catalogue.next_namespace += 1
             catalogue.write(transaction)
-            Info(algorithm, self._key_check(algorithm)).write(transaction, number)
+            info = Info(algorithm)
+            if self._given_key is not None:
+                info.key_check = digest(KEY_CHECK, algorithm, key=self._given_key)
+            elif self._namespace and not self._plain:
+                info.own_key = os.urandom(OWN_KEY)
+            info.write(transaction, number)
 
-    def _key_check(self, algorithm: str) -> bytes:
-        return b"" if self._key is None else digest(KEY_CHECK, algorithm, key=self._key)
+    def _key_of(self, info: Info) -> bytes | None:
+        """The key of this namespace's digests. Raises `ValueError` where that given is not it."""
+        name, given = f"namespace {self._namespace!r}", self._given_key
+        if not info.key_check and given is not None:
+            what = "a key of its own" if info.own_key else "no key"
+            raise ValueError(f"{name} has {what}: leave the key out")
+        if self._plain and (info.key_check or info.own_key):
+            raise ValueError(f"{name} has keyed digests, not plain ones: leave plain_digests out")
+        if info.key_check and given is None:
+            raise ValueError(f"{name} needs a key")
+        if info.key_check and digest(KEY_CHECK, info.algorithm, key=given) != info.key_check:
+            raise ValueError(f"{name} needs another key")
+        return info.own_key or given
+
+    def _dropped(self) -> StoreError:
+        return StoreError(
+            f"namespace {self._namespace!r} has been dropped by another handle: close this one"
+        )
 
     # -- what this store is ---------------------------------------------------------------------
 
@@ -124,17 +148,28 @@ class Handle:
         committed stays whole and what is not can be committed again.
         """
         with self._writing() as state:
+            if state.is_pending:
+                self._commit()
+
+    def _commit(self, change: Callable[[State], object] | None = None) -> None:
+        """Commit what is pending, with what `change` makes pending on top of the newest commit.
+
+        `change` is called inside of the transaction, so that no other commit comes between. What
+        it made pending stays so where this raises.
+        """
+        with self._backend.write() as transaction:
+            if transaction.version != self._version:
+                self._catch_up(transaction)
+            state = self._state
+            if change is not None:
+                change(state)
             if not state.is_pending:
                 return
-            with self._backend.write() as transaction:
-                if transaction.version != self._version:
-                    self._catch_up(transaction)
-                    state = self._state
-                plan = state.write(transaction)
-            generation, commit = transaction.version
-            self._version = NEVER  # if what follows is interrupted, all is read anew
-            state.apply(plan)
-            self._version = (generation, commit + 1)
+            plan = state.write(transaction)
+        generation, commit = transaction.version
+        self._version = NEVER  # if what follows is interrupted, all is read anew
+        state.apply(plan)
+        self._version = (generation, commit + 1)
 
     def rollback(self) -> None:
         """Forget everything written since the last commit."""
@@ -161,7 +196,7 @@ class Handle:
                 return
         info = Info.read(reader, self._state.namespace)
         if info is None:
-            raise StoreError(f"namespace {self._namespace!r} has been dropped by another handle")
+            raise self._dropped()
         self._state.check_fits(info)  # before what is pending is taken apart
         pending = self._state.take_pending() if self._state.is_pending else None
         if reader.version[0] != self._version[0]:

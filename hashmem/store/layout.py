@@ -94,6 +94,7 @@ class Info:
     next_pack: int = 1  # numbers are never used twice, in all columns together
     relations: list[str] = field(default_factory=list)  # a relation's number is its place here
     columns: dict[str, list[Any]] = field(default_factory=dict)  # name → [column, dtype, width]
+    own_key: bytes = b""  # what its digests are keyed with, where its maker gave no key; or empty
 
     @classmethod
     def read(cls, reader: Reader, namespace: int) -> "Info | None":

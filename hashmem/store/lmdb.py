@@ -6,12 +6,14 @@
         LOCK                  empty; its exclusive flock is held by whoever writes
         000001.mdb            a generation: an LMDB file, with its lock table beside it
         000001.mdb-lock
+        ERASE                 only while generations that are not in use are to be overwritten
 
 A commit is one LMDB write transaction, synced to disk before it returns. LMDB never shrinks its
 file, so `rewrite` fills the next generation, syncs it, and renames a new CURRENT into place:
 the one step that decides. Writers look at CURRENT under LOCK, so no two ever write to different
 generations. A generation that CURRENT does not name is what an interrupted rewrite left or what
-readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive.
+readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive. Where
+there is a file ERASE, it overwrites it first (`hashmem.store.lmdb_erase`).
 
 LMDB maps its file, so a file that was cut off would kill the process: its length is checked before
 it is opened (`hashmem.store.lmdb_pages`). The slots of readers that were killed are freed when an
@@ -22,6 +24,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +33,7 @@ import lmdb
 
 from hashmem.errors import StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Backend, Snapshot, Transaction, Version
+from hashmem.store.lmdb_erase import overwrite, overwrite_database
 from hashmem.store.lmdb_environment import (
     MAX_READERS,
     Environment,
@@ -104,12 +108,40 @@ class LmdbBackend(Backend):
             _sync(folder.parent)
 
     def _sweep(self) -> None:
-        """Unlink the generations not in use, unless somebody is writing just now."""
+        """Unlink the generations not in use, unless somebody is writing just now.
+
+        Where they are to be overwritten and are still read, they stay.
+        """
         with suppress(BlockingIOError), self._lock(wait=False):
+            if (self._folder / "ERASE").exists():
+                with suppress(OSError, lmdb.Error):  # what is left over keeps nobody out
+                    self._erase(deadline=0)
+                return
             current = self._current()
             for path in self._folder.glob("*.mdb*"):
                 if _ours(path.name) and not path.name.startswith(current):
                     path.unlink(missing_ok=True)
+
+    def _erase(self, deadline: float) -> None:
+        """Overwrite and unlink all generations not in use. Under the lock, in the order of age.
+
+        Raises `StoreError` where one is still read at `deadline`; it stays, with those after it.
+        """
+        current = self._current()
+        for path in sorted(self._folder.glob("*.mdb")):
+            if not _is_generation(path.name) or path.name == current:
+                continue
+            if holds_commits(path):
+                overwrite_database(path, deadline)
+            stem = path.name.removesuffix(".mdb")
+            for beside in self._folder.glob(f"{stem}-*"):
+                overwrite(beside)
+                beside.unlink()
+            if not holds_commits(path):  # left by a rewrite that was interrupted: nobody has it
+                overwrite(path)
+            self._remove(path.name)
+        (self._folder / "ERASE").unlink(missing_ok=True)
+        _sync(self._folder)
 
     def _current(self) -> str:
         """The file name of the generation in use, from CURRENT."""
@@ -169,11 +201,16 @@ class LmdbBackend(Backend):
     def snapshot(self) -> Snapshot:
         environment = self._held() or self._follow()
         with _explained(f"cannot read {self.path}", self.readonly):
-            return LmdbSnapshot(environment)
+            while True:
+                snapshot = LmdbSnapshot(environment)
+                if not snapshot.is_empty or environment is self._follow():
+                    return snapshot
+                snapshot.close()  # a generation that was erased is empty: CURRENT names another
+                environment = self._follow()
 
     @property
     def nbytes(self) -> int:
-        return os.stat(self._folder / (self._held() or self._follow()).name).st_size
+        return os.stat(self._folder / self._follow().name).st_size
 
     @property
     def snapshots(self) -> int:
@@ -191,12 +228,16 @@ class LmdbBackend(Backend):
                 yield LmdbTransaction(raw, (environment.generation, raw.id() - 1))
 
     @contextmanager
-    def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
+    def rewrite(
+        self, *, erase: bool = False, timeout: float = 0.0
+    ) -> Iterator[tuple[Snapshot, Transaction]]:
         self._must_be_writable()
         with _explained(f"cannot rewrite {self.path}"), self._lock():
             old = self._follow()
             name = _name(old.generation + 1)
             self._remove(name)
+            if erase:  # from now on, so that a process that dies leaves the rest to the next
+                self._create("ERASE")
             try:
                 fresh = open_file(self._folder / name, create=True)
                 try:
@@ -212,7 +253,10 @@ class LmdbBackend(Backend):
                 self._remove(name)
                 raise
             self._follow()
-            self._remove(old.name)
+            if erase:
+                self._erase(time.monotonic() + timeout)
+            else:
+                self._remove(old.name)
 
     def _must_be_writable(self) -> None:
         if self.readonly:
@@ -240,6 +284,10 @@ class LmdbBackend(Backend):
         os.replace(new, self._folder / "CURRENT")
         _sync(self._folder)
 
+    def _create(self, name: str) -> None:
+        (self._folder / name).touch()
+        _sync(self._folder)
+
     def _remove(self, name: str) -> None:
         for leftover in (name, f"{name}-lock"):
             (self._folder / leftover).unlink(missing_ok=True)
@@ -257,7 +305,7 @@ def _name(generation: int) -> str:
 
 def _ours(name: str) -> bool:
     """Whether a store's folder may hold a file of this name beside CURRENT."""
-    return name in ("LOCK", "CURRENT.new") or _is_generation(name.removesuffix("-lock"))
+    return name in ("LOCK", "CURRENT.new", "ERASE") or _is_generation(name.removesuffix("-lock"))
 
 
 def _is_generation(name: str) -> bool:

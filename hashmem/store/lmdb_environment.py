@@ -107,6 +107,12 @@ class LmdbSnapshot(Snapshot):
             environment.snapshots.add(self)
         self.version = (environment.generation, self._raw.id())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no key."""
+        with self._transaction().cursor() as cursor:
+            return not cursor.first()
+
     def _transaction(self) -> Any:
         if self._raw is None:
             raise StoreClosedError("the snapshot this was reading from is closed")
@@ -181,7 +187,7 @@ def open_file(path: Path, *, readonly: bool = False, create: bool = False) -> An
                 readonly=readonly,
                 create=create,
                 max_readers=MAX_READERS,
-                meminit=False,
+                meminit=True,  # or what was in memory, deleted things too, fills up the pages
                 mode=0o644,
             )
         except lmdb.Error as error:

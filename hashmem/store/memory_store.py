@@ -14,6 +14,7 @@ from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
 from hashmem.store.packs import cut
 from hashmem.store.records import Records
+from hashmem.store.space import Space
 from hashmem.store.verification import Verification, verify
 
 __all__ = ["MemoryStore"]
@@ -25,7 +26,7 @@ Default = TypeVar("Default")
 CATCH_UPS = 100  # times a read follows a store that is being rewritten
 
 
-class MemoryStore(Annotations, Linking):
+class MemoryStore(Annotations, Linking, Space):
     """Records addressed by the digest of their content, with metadata and links.
 
     With a `path` the store is a folder, crash-safe and shared between processes; without one it
@@ -35,15 +36,19 @@ class MemoryStore(Annotations, Linking):
 
     :param path: the folder, made if it is not there; None for RAM.
     :param algorithm: "sha256", "xxh3_128" or "xxh3_64"; by default what the store has, or sha256.
-    :param namespace: which of the store's separate sets of records to work on.
-    :param key: the secret of a keyed namespace (1 to 64 bytes); its digests mean nothing to who
-        does not have it.
+    :param namespace: which of the store's separate sets of records to work on. One that is made
+        with a name gets a random key of its own, kept in the store, so that the same content has
+        another digest in each; the one without a name has the digests of `hashmem.digest`.
+    :param key: the secret of a keyed namespace (1 to 64 bytes), which is not kept in the store;
+        its digests mean nothing to who does not have it.
+    :param plain_digests: let a namespace with a name have the digests of `hashmem.digest` when it
+        is made, and take no other.
     :param readonly: refuse writes, and refuse to make a store.
     :param backend: a `hashmem.store.backend.Backend` of your own, instead of a path.
 
     Raises `StoreFormatError` where `path` holds something else or a newer version, `StoreError`
-    where it cannot be read or written, `ValueError` on an algorithm or key that is not the one
-    the namespace was made with.
+    where it cannot be read or written, `ValueError` on an algorithm, key or kind of digests that is
+    not what the namespace was made with.
 
     One handle may be used by many threads; its methods take turns. Each process opens its own; a
     handle inherited by a forked child reopens itself, without what was not committed.
