@@ -128,18 +128,18 @@ class LmdbBackend(Backend):
         Raises `StoreError` where one is still read at `deadline`; it stays, with those after it.
         """
         current = self._current()
-        for path in sorted(self._folder.glob("*.mdb")):
-            if not _is_generation(path.name) or path.name == current:
-                continue
-            if holds_commits(path):
+        stems = {name.partition(".")[0].partition("-")[0] for name in os.listdir(self._folder)}
+        names = {f"{stem}.mdb" for stem in stems} - {current}
+        for name in sorted(filter(_is_generation, names), key=lambda name: (len(name), name)):
+            path = self._folder / name
+            if path.exists() and holds_commits(path):
                 overwrite_database(path, deadline)
-            stem = path.name.removesuffix(".mdb")
-            for beside in self._folder.glob(f"{stem}-*"):
+            elif path.exists():  # left by a rewrite that was interrupted: nobody reads it
+                overwrite(path)
+            for beside in self._folder.glob(f"{path.stem}-*"):
                 overwrite(beside)
                 beside.unlink()
-            if not holds_commits(path):  # left by a rewrite that was interrupted: nobody has it
-                overwrite(path)
-            self._remove(path.name)
+            self._remove(name)
         (self._folder / "ERASE").unlink(missing_ok=True)
         _sync(self._folder)
 
