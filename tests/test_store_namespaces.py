@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -17,6 +18,11 @@ from hashmem.errors import RecordNotFound, StoreError
 from hashmem.store.layout import Info
 from hashmem.store.lmdb import LmdbBackend
 from hashmem.store.ram import RamBackend
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # the bench is no part of the package
+
+from bench.reliability import namespaces as bench  # noqa: E402 needs the path
 
 
 @pytest.fixture(params=["ram", "lmdb"])
@@ -237,6 +243,41 @@ def test_anothers_digests_lead_nowhere(backend):
     assert len(store.sweep([])) == 1
     other.refresh()
     assert list(other.get_many([a, b])) == [b"a", b"b"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=2), st.lists(st.integers(0, 9), min_size=2))
+def test_samples_are_compared_by_every_pair(first, second):
+    found = bench.compared(np.array(first), np.array(second))
+    pairs = [(a > b) + (a == b) / 2 for a in first for b in second]
+    assert found["auc"] == pytest.approx(sum(pairs) / len(pairs))
+    assert found["low"] <= found["auc"] <= found["high"]
+    turned = bench.compared(np.array(second), np.array(first))
+    assert turned["p"] == pytest.approx(found["p"])
+    assert turned["auc"] == pytest.approx(1 - found["auc"])
+
+
+def test_a_comparison_tells_a_shift_and_nothing_else():
+    random = np.random.default_rng(1)
+    same = [bench.compared(*random.normal(size=(2, 500)))["p"] for _ in range(200)]
+    assert 0.01 <= np.mean(np.array(same) < 0.05) <= 0.1
+    assert bench.compared(random.normal(size=500), random.normal(0.5, 1, 500))["p"] < 1e-6
+    known = bench.compared(np.arange(5), np.array([2.5, 3.5, 6, 7, 8]))  # as SciPy has it
+    assert known["p"] == pytest.approx(0.0472, abs=1e-4)
+    assert known["auc"] == pytest.approx(0.12)
+
+
+def test_what_is_put_tells_nothing_but_within_a_namespace(tmp_path):
+    """The deterministic part of what `bench.reliability.namespaces` measures."""
+    apart = bench.one_round(tmp_path / "apart", 1, 300, same=False)
+    held, free = apart["changes of counts"]
+    assert held
+    assert set(held) == set(free)
+    assert apart["digests in common"] == 0
+    within = bench.one_round(tmp_path / "within", 1, 300, same=True)
+    held, free = within["changes of counts"]
+    assert not set(held) & set(free)
+    assert within["digests in common"] == 300
 
 
 # -- dropping -------------------------------------------------------------------------------------
