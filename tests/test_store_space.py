@@ -573,14 +573,16 @@ def test_other_handles_of_this_process_go_on_while_it_is_erased(tmp_path):
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    with MemoryStore(path) as store:
-        for i in range(1, 21, 2):
-            store.delete(bytes(digests[i]))
-            store.erase(timeout=60)
-            assert holds(path, contents[i]) == [False]
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        with MemoryStore(path) as store:
+            for i in range(1, 21, 2):
+                store.delete(bytes(digests[i]))
+                store.erase(timeout=60)
+                assert holds(path, contents[i]) == [False]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not failed
 
 
@@ -610,14 +612,17 @@ def test_readers_in_other_processes_go_on_while_it_is_erased(tmp_path):
         reader = subprocess.Popen(
             [sys.executable, "-P", "-c", READ_ON, path], stdout=subprocess.PIPE, text=True
         )
-        assert reader.stdout.readline() == "reads\n"
-        for i in range(1, 61, 2):
-            store.delete(bytes(digests[i]))
-            store.erase(timeout=60)
-        store.set_metadata(digests[0], [{"end": True}])
-        store.commit()
-        assert int(reader.stdout.readline()) > 0
-        assert reader.wait() == 0
+        try:
+            assert reader.stdout.readline() == "reads\n"
+            for i in range(1, 61, 2):
+                store.delete(bytes(digests[i]))
+                store.erase(timeout=60)
+            store.set_metadata(digests[0], [{"end": True}])
+            store.commit()
+            assert int(reader.stdout.readline()) > 0
+            assert reader.wait() == 0
+        finally:
+            reader.kill()
 
 
 ERASE_FOR_EVER = """
