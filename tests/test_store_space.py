@@ -201,6 +201,55 @@ def test_what_others_commit_later_is_there(backend):
     assert named(store, store.digests()) == "ad"
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_what_is_put_again_and_committed_is_there(backend, kind):
+    """A record was garbage when it was put again, and is swept before the commit."""
+    store, other = MemoryStore(backend=backend), MemoryStore(backend=backend)
+    d = put(store, "abc")
+    store.commit()
+    other.refresh()
+    content = bytearray(b"b")
+    assert bytes(other.put_many([kind(content)], [{"new": 1}])[0]) == d["b"]
+    content[:] = b"x"
+    other.link(d["a"], d["b"])
+    other.put(b"c")
+    other.delete(d["c"])  # the last word of this handle
+    assert named(store, store.sweep([d["a"]])) == "bc"
+    other.commit()
+    store.refresh()
+    for one in (store, other):
+        assert named(one, one.digests()) == "ab"
+        assert one[d["b"]] == b"b"
+        assert one.metadata(d["b"]) == {"new": 1}
+        assert named(one, one.neighbours(d["a"])) == "b"
+    other.put(b"a")
+    store.sweep([])
+    other.rollback()
+    other.commit()
+    other.refresh()
+    assert len(other) == 0
+
+
+def test_a_put_alone_keeps_what_is_swept_before_its_commit(backend):
+    store, other = MemoryStore(backend=backend), MemoryStore(backend=backend)
+    put(store, "a")
+    store.commit()
+    other.refresh()
+    for _ in range(2):
+        other.put(b"a")
+        other.commit()
+        assert not other.refresh()  # nothing was written
+    other.put(b"a")
+    store.sweep([])
+    other.commit()
+    store.refresh()
+    assert named(store, store.digests()) == "a"
+    store.sweep([])  # after that commit it goes
+    other.commit()
+    other.refresh()
+    assert len(other) == 0
+
+
 def test_nobody_commits_between_marking_and_deleting(backend, monkeypatch):
     """A commit that is begun while the sweep marks is made after it."""
     store, other = MemoryStore(backend=backend), MemoryStore(backend=backend)

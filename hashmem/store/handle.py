@@ -148,7 +148,9 @@ class Handle:
         committed stays whole and what is not can be committed again.
         """
         with self._writing() as state:
-            if state.is_pending:
+            if state.has_repeated and self._backend.version == self._version:
+                state.forget_repeated()
+            if state.is_pending or state.has_repeated:
                 self._commit()
 
     def _commit(self, change: Callable[[State], object] | None = None) -> None:
@@ -164,6 +166,7 @@ class Handle:
             if change is not None:
                 change(state)
             if not state.is_pending:
+                state.forget_repeated()
                 return
             plan = state.write(transaction)
         generation, commit = transaction.version
@@ -198,7 +201,8 @@ class Handle:
         if info is None:
             raise self._dropped()
         self._state.check_fits(info)  # before what is pending is taken apart
-        pending = self._state.take_pending() if self._state.is_pending else None
+        known = self._state
+        pending = known.take_pending() if known.is_pending or known.has_repeated else None
         if reader.version[0] != self._version[0]:
             self._state = State(self._state.namespace, info)
         self._state.load(reader)

@@ -78,8 +78,8 @@ class MemoryStore(Annotations, Linking, Space):
 
         `metadata` has one map (or None) for each payload. All or nothing: where one item is bad,
         `TypeError` or `ValueError` names its position and nothing is stored. O(bytes). Uncommitted
-        payloads are held in memory: commit now and then. What is stored is judged by what this
-        handle last saw: a record that another one deletes meanwhile stays deleted.
+        payloads are held in memory, also those that are stored already: commit now and then. A
+        record that was put and that another handle deletes meanwhile is stored again by `commit`.
         """
         items = payloads if isinstance(payloads, list | np.ndarray) else list(payloads)
         with self._writing() as state:
@@ -89,13 +89,14 @@ class MemoryStore(Annotations, Linking, Space):
             if new.all():
                 missing = np.arange(len(rows))
             else:
-                missing = np.flatnonzero(~state.payloads.holds(rows))
+                held = state.payloads.holds(rows)
+                missing = np.flatnonzero(~held)
+                again = np.flatnonzero(held & ~state.payloads.pending.lengths(rows)[0])
+                state.repeat(rows[again], _fixed([items[i] for i in again.tolist()]))
             chosen: Any = items
             if len(missing) < len(items):
                 chosen = [items[i] for i in missing.tolist()]
-            if set(map(type, chosen)) != {bytes}:  # what could change is copied now
-                chosen = list(map(_as_bytes, chosen))
-            state.payloads.pending.set(rows[missing], chosen)
+            state.payloads.pending.set(rows[missing], _fixed(chosen))
             if maps is not None:
                 given = [i for i, item in enumerate(maps) if item is not None]
                 state.metadata.pending.set(rows[given], [maps[i] for i in given])
@@ -273,6 +274,11 @@ class MemoryStore(Annotations, Linking, Space):
                 "snapshots_held": self._backend.snapshots,
                 "table_bytes": state.table.nbytes,
             }
+
+
+def _fixed(items: Any) -> list[bytes]:
+    """The contents as they are now: what could change is copied."""
+    return items if set(map(type, items)) == {bytes} else list(map(_as_bytes, items))
 
 
 def _as_bytes(item: Any) -> bytes:

@@ -42,8 +42,8 @@ class Space(Handle):
         made it, and the deletion is committed in the same transaction, before which no other
         commit can come: whatever another handle has put or linked by a commit counts, whether
         that commit came before or after. What another handle has *not* committed yet does not
-        keep a record that is stored already: if it is put again or linked to there, and swept
-        before that commit, it stays deleted, and links lead to its digest (see `put_many`).
+        keep a record that is stored already. If it was put again there, that handle's commit
+        stores it again; if it was only linked to, the link leads to a digest that is not stored.
 
         With `dry_run` nothing is deleted nor committed, and what is pending here counts as if it
         were. O(rows + links · log), and O(links) where `neighbours` had the links in order.
