@@ -595,6 +595,35 @@ def test_what_lies_beside_a_generation_is_overwritten_with_it(tmp_path):
         assert not beside.exists()
 
 
+def test_a_new_file_that_is_given_up_is_overwritten_too(tmp_path, monkeypatch):
+    """It holds copies of what may be deleted later."""
+    from hashmem.store import space
+
+    path = tmp_path / "store"
+    with MemoryStore(path) as store:
+        opened = []
+
+        def fail(reader, transaction):
+            transaction.put(b"x", unlike(100_000))
+            opened.append(open(path / "000002.mdb", "rb"))  # noqa: SIM115 closed below
+            raise StoreError("no room")
+
+        store.put(b"kept")
+        monkeypatch.setattr(space, "compact", fail)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="no room"):
+                store.erase()
+        (path / "000002.mdb").write_bytes(b"left by one that was killed")
+        opened.append(open(path / "000002.mdb", "rb"))  # noqa: SIM115 closed below
+        monkeypatch.undo()
+        store.erase()
+        for file in opened:
+            with file:
+                assert not file.read().strip(b"\0")
+        assert len(store) == 1
+        assert not (path / "ERASE").exists()
+
+
 @pytest.mark.parametrize("timeout", [-1, float("nan")])
 def test_a_timeout_is_a_time(store, timeout):
     with pytest.raises(ValueError, match="timeout"):

@@ -235,9 +235,9 @@ class LmdbBackend(Backend):
         with _explained(f"cannot rewrite {self.path}"), self._lock():
             old = self._follow()
             name = _name(old.generation + 1)
-            self._remove(name)
             if erase:  # from now on, so that a process that dies leaves the rest to the next
                 self._create("ERASE")
+            self._remove(name, overwriting=erase)
             try:
                 fresh = open_file(self._folder / name, create=True)
                 try:
@@ -250,7 +250,7 @@ class LmdbBackend(Backend):
                     fresh.close()
                 self._point_at(name)
             except BaseException:
-                self._remove(name)
+                self._remove(name, overwriting=erase)
                 raise
             self._follow()
             if erase:
@@ -288,7 +288,9 @@ class LmdbBackend(Backend):
         (self._folder / name).touch()
         _sync(self._folder)
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, *, overwriting: bool = False) -> None:
+        if overwriting and (self._folder / name).exists():
+            overwrite(self._folder / name)
         for leftover in (name, f"{name}-lock"):
             (self._folder / leftover).unlink(missing_ok=True)
 
