@@ -203,7 +203,7 @@ def test_keys_and_algorithms_must_fit(tmp_path):
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=match):
             MemoryStore(path, **options)
-    with MemoryStore(path, namespace="plain") as store:
+    with MemoryStore(path, namespace="plain", plain_digests=True) as store:
         assert store.algorithm == "sha256"
     with pytest.raises(ValueError, match="has no key"):
         MemoryStore(path, namespace="plain", key=b"right")

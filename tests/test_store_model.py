@@ -73,6 +73,7 @@ class Handle:
         self.view = deepcopy(committed)
         self.changes: list[Change] = []
         self.records: dict[int, bool] = {}  # what is to be stored (True) or removed
+        self.repeated: set[int] = set()  # what was put and was stored
 
     def change(self, change: Change) -> None:
         self.changes.append(change)
@@ -87,6 +88,8 @@ class Handle:
         for i in committed.records:
             if self.records.get(i):
                 del self.records[i]  # what somebody else stored meanwhile is stored
+        for i in self.repeated - committed.records:
+            self.records.setdefault(i, True)  # what somebody else removed meanwhile is put again
         for i, stored in self.records.items():
             set_record(self.view, i, stored)
         for change in self.changes:
@@ -95,6 +98,7 @@ class Handle:
     def forget(self) -> None:
         self.changes.clear()
         self.records.clear()
+        self.repeated.clear()
 
 
 def set_record(view: View, i: int, stored: bool) -> None:
@@ -151,6 +155,8 @@ class StoreMachine(RuleBasedStateMachine):
     def do_put(self, h: Handle, i: int, metadata: dict | None) -> None:
         if i not in h.view.records:
             h.change_record(i, True)
+        elif i not in h.records:
+            h.repeated.add(i)
         if metadata is not None:
             self.do_set_metadata(h, i, metadata)
 
@@ -247,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.committed_by(h)
 
     def committed_by(self, h: Handle) -> None:
-        if h.changes or h.records:
+        if h.changes or h.records or h.repeated:
             h.catch_up(self.committed)
             h.forget()
             self.committed = deepcopy(h.view)

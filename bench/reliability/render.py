@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import RESULTS, ROOT
+from bench.reliability import namespaces
 
 PAGE = ROOT / "docs" / "reliability.md"
-NAMES = ("sanitize", "fuzz_kernels", "kernel_coverage")
+NAMES = ("sanitize", "fuzz_kernels", "kernel_coverage", namespaces.NAME)
 
 INTRODUCTION = """\
 # Reliability of the compiled kernels
@@ -27,6 +28,7 @@ python -m bench.reliability.sanitize
 python -m bench.reliability.fuzz_kernels
 python -m bench.reliability.fuzz_kernels --sanitized --inputs 1000000
 python -m bench.reliability.coverage
+python -m bench.reliability.namespaces
 python -m bench.reliability.render
 ```
 
@@ -159,7 +161,12 @@ def _machines(results: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-SECTIONS = {"sanitize": _sanitize, "fuzz_kernels": _fuzz, "kernel_coverage": _coverage}
+SECTIONS = {
+    "sanitize": _sanitize,
+    "fuzz_kernels": _fuzz,
+    "kernel_coverage": _coverage,
+    namespaces.NAME: namespaces.section,
+}
 
 
 def render(results: list[dict[str, Any]]) -> str:

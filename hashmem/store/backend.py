@@ -99,6 +99,13 @@ class Backend(ABC):
     def snapshot(self) -> Snapshot:
         """Return a view of the newest commit."""
 
+    def peek(self) -> Version:
+        """Return the newest version of the generation that is open, without looking for another.
+
+        What is cheap enough to ask before each read.
+        """
+        return self.version
+
     def read(self, version: Version, place: tuple[int, int]) -> bytes | None:
         """Return a part of a snapshot's `map`, from where to where, None unless `version` is the
         newest commit.
@@ -119,12 +126,20 @@ class Backend(ABC):
         """Wait until all commits are durable."""
 
     @abstractmethod
-    def rewrite(self) -> AbstractContextManager[tuple[Snapshot, Transaction]]:
+    def rewrite(
+        self, *, erase: bool = False, timeout: float = 0.0
+    ) -> AbstractContextManager[tuple[Snapshot, Transaction]]:
         """Return a context that replaces everything by what it puts, in a new generation.
 
         Gives the newest commit to read from and an empty transaction to write to. Readers go on
         undisturbed; the space of the old generation is given back. If the context raises, or
         the process dies, nothing has changed.
+
+        With `erase`, a durable backend overwrites the old generation before that, and any that is
+        left from before. Snapshots that are open on one are waited for, `timeout` seconds at most.
+        After that the context's end raises `StoreError`: what was put has taken the place of
+        everything, the snapshots go on, and the old generation is overwritten by the next who
+        erases or opens the backend for writing, when it is not read any more.
         """
 
     @property

@@ -54,7 +54,7 @@ class Exporting(Handle):
             state = State(namespace, info)
             state.load(snapshot, self._backend.folder)
             with _writing_to(target) as write:
-                archive = ArchiveWriter(write, info.algorithm, info.key_check)
+                archive = ArchiveWriter(write, info.algorithm, self._key_check)
                 _Export(state, snapshot, archive, self._key).run(progress or (lambda _: None))
             return archive.counts["records"]
 

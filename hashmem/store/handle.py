@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Self
 
 from hashmem.digests import WIDTHS, BytesLike, digest, hasher
@@ -22,6 +23,7 @@ __all__ = ["Handle", "check_name"]
 logger = logging.getLogger("hashmem.store")
 
 KEY_CHECK = b"hashmem: the key of this namespace"
+OWN_KEY = 32  # bytes
 NEVER: Version = (0, 0)  # no commit has it
 TRIES = 20  # a checkpoint may be replaced between the snapshot that names it and opening it
 
@@ -36,6 +38,7 @@ class Handle:
         algorithm: str | None = None,
         namespace: str = "",
         key: bytes | None = None,
+        plain_digests: bool = False,
         readonly: bool = False,
         durability: str = "full",
         backend: Backend | None = None,
@@ -43,12 +46,15 @@ class Handle:
         self._closed = True  # until all below has succeeded
         if algorithm is not None or key is not None:
             hasher(algorithm or "sha256", key=key)  # raises on a bad argument, before any file
+        if plain_digests and key is not None:
+            raise ValueError("a namespace has plain digests or a key, not both")
         check_name("namespace", namespace)
         self._lock = threading.RLock()
         self._turns = 0  # that the thread which has the lock is in
         self._group = Group()
         self._backend = backend or _open_backend(path, readonly, durability)
-        self._namespace, self._key, self._durability = namespace, key, durability
+        self._namespace, self._plain, self._durability = namespace, plain_digests, durability
+        self._given_key = self._key = key
         try:
             self._open(algorithm)
         except BaseException:
@@ -59,8 +65,11 @@ class Handle:
 
     def _open(self, algorithm: str | None) -> None:
         self._pid = os.getpid()
+        known: State | None = getattr(self, "_state", None)  # in a forked child
         with self._backend.snapshot() as reader:
             number = Catalogue.read(reader).namespaces.get(self._namespace)
+        if known is not None and number != known.namespace:
+            raise self._dropped()
         if number is None:
             self._create_namespace(algorithm or "sha256")
         for last in reversed(range(TRIES)):
@@ -82,16 +91,10 @@ class Handle:
                 f"this store's digests are {info.algorithm}, not {algorithm}: "
                 "leave the algorithm out, or choose another namespace"
             )
-        if self._key_check(info.algorithm) != info.key_check:
-            raise ValueError(
-                f"namespace {self._namespace!r} "
-                + ("needs another key" if info.key_check and self._key else "needs a key")
-                if info.key_check
-                else f"namespace {self._namespace!r} has no key: leave it out"
-            )
+        self._key = self._key_of(info)
         self._state = State(number, info)
         self._state.load(reader, self._backend.folder)
-        self._version = reader.version
+        self._version = self._seen = reader.version
 
     def _create_namespace(self, algorithm: str) -> None:
         if self._backend.readonly:
@@ -104,10 +107,36 @@ class Handle:
             catalogue.namespaces[self._namespace] = number
             catalogue.next_namespace += 1
             catalogue.write(transaction)
-            Info(algorithm, self._key_check(algorithm)).write(transaction, number)
+            info = Info(algorithm)
+            if self._given_key is not None:
+                info.key_check = digest(KEY_CHECK, algorithm, key=self._given_key)
+            elif self._namespace and not self._plain:
+                info.own_key = os.urandom(OWN_KEY)
+            info.write(transaction, number)
 
-    def _key_check(self, algorithm: str) -> bytes:
-        return b"" if self._key is None else digest(KEY_CHECK, algorithm, key=self._key)
+    def _key_of(self, info: Info) -> bytes | None:
+        """The key of this namespace's digests. Raises `ValueError` where that given is not it."""
+        name, given = f"namespace {self._namespace!r}", self._given_key
+        if not info.key_check and given is not None:
+            what = "a key of its own" if info.own_key else "no key"
+            raise ValueError(f"{name} has {what}: leave the key out")
+        if self._plain and (info.key_check or info.own_key):
+            raise ValueError(f"{name} has keyed digests, not plain ones: leave plain_digests out")
+        if info.key_check and given is None:
+            raise ValueError(f"{name} needs a key")
+        if info.key_check and digest(KEY_CHECK, info.algorithm, key=given) != info.key_check:
+            raise ValueError(f"{name} needs another key")
+        return info.own_key or given
+
+    def _dropped(self) -> StoreError:
+        return StoreError(
+            f"namespace {self._namespace!r} has been dropped by another handle: close this one"
+        )
+
+    @property
+    def _key_check(self) -> bytes:
+        """What tells the key of the digests without giving it away; empty where there is none."""
+        return b"" if self._key is None else digest(KEY_CHECK, self.algorithm, key=self._key)
 
     # -- what this store is ---------------------------------------------------------------------
 
@@ -142,26 +171,41 @@ class Handle:
         committed again.
         """
         with self._writing():
-            if self._turns > 1:
-                self._commit()  # from within another call, which others wait for
-                return
-        self._group.commit(self._commit)
+            nested = self._turns > 1
+            if nested:  # within another call, which others wait for
+                self._commit_pending()
+        if not nested:
+            self._group.commit(self._commit_pending)
 
-    def _commit(self) -> None:
+    def _commit_pending(self) -> None:
         with self._writing() as state:
+            if state.has_repeated and self._backend.version == self._version:
+                state.forget_repeated()
+            if state.is_pending or state.has_repeated:
+                self._commit()
+
+    def _commit(self, change: Callable[[State], object] | None = None) -> None:
+        """Commit what is pending, with what `change` makes pending on top of the newest commit.
+
+        `change` is called inside of the transaction, so that no other commit comes between. What
+        it made pending stays so where this raises.
+        """
+        with self._backend.write() as transaction:
+            if transaction.version != self._version:
+                self._catch_up(transaction)
+            state = self._state
+            if change is not None:
+                change(state)
             if not state.is_pending:
+                state.forget_repeated()
                 return
-            with self._backend.write() as transaction:
-                if transaction.version != self._version:
-                    self._catch_up(transaction)
-                    state = self._state
-                Catalogue.upgrade(transaction)
-                plan = state.write(transaction)
-            generation, commit = transaction.version
-            self._version = NEVER  # if what follows is interrupted, all is read anew
-            state.apply(plan)
-            self._version = (generation, commit + 1)
-            self._checkpoint_if_due()
+            Catalogue.upgrade(transaction)
+            plan = state.write(transaction)
+        generation, commit = transaction.version
+        self._version = NEVER  # if what follows is interrupted, all is read anew
+        state.apply(plan)
+        self._version = self._seen = (generation, commit + 1)
+        self._checkpoint_if_due()
 
     def _checkpoint_if_due(self, closing: bool = False) -> None:
         """Write a checkpoint where that pays. Without one, everything is there all the same."""
@@ -179,7 +223,7 @@ class Handle:
         generation, commit = self._version
         self._version = NEVER
         state.apply_checkpoint(plan, folder)
-        self._version = (generation, commit + 1)
+        self._version = self._seen = (generation, commit + 1)
 
     def sync(self) -> None:
         """Wait until all commits so far are on the disk, as after each where durability is full."""
@@ -213,14 +257,16 @@ class Handle:
         state.check_fits(info)  # before what is pending is taken apart
         if reader.version[0] != self._version[0]:
             state = State(state.namespace, info)
-        pending = self._state.take_pending() if self._state.is_pending else None
+        known = self._state
+        pending = known.take_pending() if known.is_pending or known.has_repeated else None
         try:
             state.load(reader, self._backend.folder)
         except BaseException:
             if pending is not None:
-                self._state.put_back(pending)
+                known.put_back(pending)
             raise
-        self._state, self._version = state, reader.version
+        self._state = state
+        self._version = self._seen = reader.version
         if pending is not None:
             state.put_back(pending)
 
@@ -238,10 +284,19 @@ class Handle:
                     raise  # a newer commit may have another checkpoint
         raise AssertionError  # the loop returns or raises
 
+    def _look_around(self) -> None:
+        """After a commit by somebody else: is this namespace there, and are its rows the same?"""
+        with self._backend.snapshot() as snapshot:
+            if snapshot.version[0] != self._version[0]:
+                self._catch_up(snapshot)  # what it had mapped may have been overwritten
+            else:
+                self._expect_namespace(snapshot)
+                self._seen = snapshot.version
+
     def _expect_namespace(self, reader: Reader) -> Info:
         info = Info.read(reader, self._state.namespace)
         if info is None:
-            raise StoreError(f"namespace {self._namespace!r} has been dropped by another handle")
+            raise self._dropped()
         return info
 
     # -- namespaces and the end ------------------------------------------------------------------
@@ -277,7 +332,7 @@ class Handle:
             return
         with self._lock:
             if self._pid == os.getpid() and not self._backend.readonly:
-                self._commit()
+                self._commit_pending()
                 self._checkpoint_if_due(closing=True)
             self._closed = True
             self._backend.close()
@@ -319,7 +374,8 @@ class Handle:
 
 
 class _Turn:
-    """One thread's turn with a store: checks that it is open, and whose process this is."""
+    """One thread's turn with a store: checks that it is open, whose process this is, and that what
+    others have committed leaves this namespace its place."""
 
     __slots__ = ("_store",)
 
@@ -329,22 +385,16 @@ class _Turn:
     def __enter__(self) -> State:
         store = self._store
         if store._pid != os.getpid():  # forked: another thread of the parent may hold the lock
-            return self._reopened(store)
-        store._lock.acquire()
-        if store._closed:
-            store._lock.release()
-            raise StoreClosedError("this store is closed")
-        store._turns += 1
-        return store._state
-
-    def _reopened(self, store: Handle) -> State:
-        store._lock, store._group = threading.RLock(), Group()
-        store._turns = 0
+            store._lock, store._group = threading.RLock(), Group()
+            store._turns = 0
         store._lock.acquire()
         try:
             if store._closed:
                 raise StoreClosedError("this store is closed")
-            store._open(None)
+            if store._pid != os.getpid():
+                store._open(None)
+            elif store._turns == 0 and store._backend.peek() != store._seen:
+                store._look_around()
         except BaseException:
             store._lock.release()
             raise

@@ -72,7 +72,7 @@ class Importing(Annotations, Linking):
                 f"the archive's digests are {archive.algorithm}, this namespace's {self.algorithm}:"
                 f" import it into a namespace made with algorithm={archive.algorithm!r}"
             )
-        if archive.key_check != self._key_check(self.algorithm):
+        if archive.key_check != self._key_check:
             raise ValueError(
                 "the archive's digests are keyed, and not with this namespace's key: import it "
                 "into a namespace made with the key it was exported with"

@@ -108,6 +108,7 @@ class Info:
     relations: list[str] = field(default_factory=list)  # a relation's number is its place here
     columns: dict[str, list[Any]] = field(default_factory=dict)  # name → [column, dtype, width]
     checkpoint: str = ""  # name of the file that has the first rows, where there is one
+    own_key: bytes = b""  # what its digests are keyed with, where its maker gave no key; or empty
 
     @classmethod
     def read(cls, reader: Reader, namespace: int) -> "Info | None":

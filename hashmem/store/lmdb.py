@@ -7,12 +7,14 @@
         000001.mdb            a generation: an LMDB file, with its lock table beside it
         000001.mdb-lock
         000001-1-20.rows      a checkpoint of one of its namespaces (hashmem.store.checkpoint)
+        ERASE                 only while generations that are not in use are to be overwritten
 
 A commit is one LMDB write transaction, synced to disk before it returns. LMDB never shrinks its
 file, so `rewrite` fills the next generation, syncs it, and renames a new CURRENT into place:
 the one step that decides. Writers look at CURRENT under LOCK, so no two ever write to different
 generations. A generation that CURRENT does not name is what an interrupted rewrite left or what
-readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive.
+readers elsewhere may still be mapping; the next writer unlinks it, which such readers survive, and
+where there is a file ERASE overwrites it first (`hashmem.store.lmdb_erase`).
 
 LMDB maps its file and believes its pages, so one that was cut off or damaged would kill the
 process: they are looked through before it is opened (`hashmem.store.lmdb_pages`). The slots of
@@ -25,6 +27,7 @@ import fcntl
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +45,7 @@ from hashmem.store.lmdb_environment import (
     Rewriting,
     open_file,
 )
+from hashmem.store.lmdb_erase import overwrite, overwrite_database
 from hashmem.store.lmdb_pages import Tree, holds_commits
 
 __all__ = ["FORMAT", "LmdbBackend"]
@@ -118,12 +122,37 @@ class LmdbBackend(Backend):
             _sync(folder.parent)
 
     def _sweep(self) -> None:
-        """Unlink the generations not in use, unless somebody is writing just now."""
+        """Unlink the generations not in use, unless somebody is writing just now.
+
+        Where they are to be overwritten and are still read, they stay.
+        """
         with suppress(BlockingIOError), self._lock(wait=False):
+            if (self._folder / "ERASE").exists():
+                with suppress(OSError, lmdb.Error):  # what is left over keeps nobody out
+                    self._erase(deadline=0)
+                return
             current = self._current()
             for path in self._folder.iterdir():
                 if _generation_of(path.name) not in (None, _generation_of(current)):
                     path.unlink(missing_ok=True)
+
+    def _erase(self, deadline: float) -> None:
+        """Overwrite and unlink all generations not in use. Under the lock, in the order of age.
+
+        Raises `StoreError` where one is still read at `deadline`; it stays, with those after it.
+        """
+        current = self._current()
+        stems = {name.partition(".")[0].partition("-")[0] for name in os.listdir(self._folder)}
+        names = {f"{stem}.mdb" for stem in stems} - {current}
+        for name in sorted(filter(_is_generation, names), key=lambda name: (len(name), name)):
+            path = self._folder / name
+            if path.exists() and holds_commits(path):
+                overwrite_database(path, deadline)
+            elif path.exists():  # left by a rewrite that was interrupted: nobody reads it
+                overwrite(path)
+            self._remove(name)
+        (self._folder / "ERASE").unlink(missing_ok=True)
+        _sync(self._folder)
 
     def _current(self) -> str:
         """The file name of the generation in use, from CURRENT."""
@@ -183,7 +212,20 @@ class LmdbBackend(Backend):
     def snapshot(self) -> Snapshot:
         environment = self._held() or self._follow()
         with _explained(f"cannot read {self.path}", self.readonly):
-            return LmdbSnapshot(environment)
+            while True:
+                snapshot = LmdbSnapshot(environment)
+                if not snapshot.is_empty or environment is self._follow():
+                    return snapshot
+                snapshot.close()  # a generation that was erased is empty: CURRENT names another
+                environment = self._follow()
+
+    def peek(self) -> Version:
+        environment = self._held() or self._follow()
+        with _explained(f"cannot read {self.path}", self.readonly):
+            transaction = environment.begin_read()
+        number = transaction.id()
+        transaction.abort()
+        return environment.generation, number
 
     def read(self, version: Version, place: tuple[int, int]) -> bytes | None:
         environment = self._environment
@@ -201,7 +243,7 @@ class LmdbBackend(Backend):
 
     @property
     def nbytes(self) -> int:
-        return os.stat(self._folder / (self._held() or self._follow()).name).st_size
+        return os.stat(self._folder / self._follow().name).st_size
 
     @property
     def snapshots(self) -> int:
@@ -229,12 +271,16 @@ class LmdbBackend(Backend):
             self._follow().lmdb.sync(True)
 
     @contextmanager
-    def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
+    def rewrite(
+        self, *, erase: bool = False, timeout: float = 0.0
+    ) -> Iterator[tuple[Snapshot, Transaction]]:
         self._must_be_writable()
         with _explained(f"cannot rewrite {self.path}"), self._lock():
             old = self._follow()
             name = _name(old.generation + 1)
-            self._remove(name)
+            if erase:  # from now on, so that a process that dies leaves the rest to the next
+                self._create("ERASE")
+            self._remove(name, overwriting=erase)
             try:
                 fresh = open_file(self._folder / name, create=True, durability="none")
                 try:
@@ -250,10 +296,13 @@ class LmdbBackend(Backend):
                     fresh.close()
                 self._point_at(name)
             except BaseException:
-                self._remove(name)
+                self._remove(name, overwriting=erase)
                 raise
             self._follow()
-            self._remove(old.name)
+            if erase:
+                self._erase(time.monotonic() + timeout)
+            else:
+                self._remove(old.name)
 
     def _must_be_writable(self) -> None:
         if self.readonly:
@@ -281,10 +330,16 @@ class LmdbBackend(Backend):
         os.replace(new, self._folder / "CURRENT")
         _sync(self._folder)
 
-    def _remove(self, name: str) -> None:
+    def _create(self, name: str) -> None:
+        (self._folder / name).touch()
+        _sync(self._folder)
+
+    def _remove(self, name: str, *, overwriting: bool = False) -> None:
         """Unlink all files of a generation."""
         for path in self._folder.iterdir():
             if _generation_of(path.name) == _generation_of(name):
+                if overwriting and path.suffix == ".mdb":  # others may have checkpoints mapped
+                    overwrite(path)
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -300,7 +355,7 @@ def _name(generation: int) -> str:
 
 def _ours(name: str) -> bool:
     """Whether a store's folder may hold a file of this name beside CURRENT."""
-    return name in ("LOCK", "CURRENT.new") or _generation_of(name) is not None
+    return name in ("LOCK", "CURRENT.new", "ERASE") or _generation_of(name) is not None
 
 
 _FILES = re.compile(r"([0-9]{6,})(\.mdb|\.mdb-lock|-[0-9]+-[0-9]+\.rows(\.[0-9a-f]{8}\.new)?)")

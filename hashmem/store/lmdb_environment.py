@@ -195,6 +195,11 @@ class LmdbSnapshot(Snapshot):
             environment.snapshots.add(self)
         self.version = (environment.generation, number)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no key."""
+        return next(self.keys(b""), None) is None
+
     def _pages(self) -> Tree:
         if self._tree is None:
             raise StoreClosedError("the snapshot this was reading from is closed")
@@ -330,7 +335,7 @@ def open_file(
                 readonly=readonly,
                 create=create,
                 max_readers=MAX_READERS + SPARE_READERS,
-                meminit=False,
+                meminit=True,  # or what was in memory, deleted things too, fills up the pages
                 sync=sync,
                 metasync=metasync,
                 mode=0o644,

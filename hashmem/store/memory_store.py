@@ -17,6 +17,7 @@ from hashmem.store.linking import Linking
 from hashmem.store.moving import Moving
 from hashmem.store.packs import cut
 from hashmem.store.records import Records
+from hashmem.store.space import Space
 from hashmem.store.verification import Verification, verify
 
 __all__ = ["MemoryStore"]
@@ -28,7 +29,7 @@ Default = TypeVar("Default")
 CATCH_UPS = 100  # times a read follows a store that is being rewritten
 
 
-class MemoryStore(Moving, Annotations, Linking):
+class MemoryStore(Moving, Annotations, Linking, Space):
     """Records addressed by the digest of their content, with metadata and links.
 
     With a `path` the store is a folder, crash-safe and shared between processes; without one it
@@ -38,9 +39,13 @@ class MemoryStore(Moving, Annotations, Linking):
 
     :param path: the folder, made if it is not there; None for RAM.
     :param algorithm: "sha256", "xxh3_128" or "xxh3_64"; by default what the store has, or sha256.
-    :param namespace: which of the store's separate sets of records to work on.
-    :param key: the secret of a keyed namespace (1 to 64 bytes); its digests mean nothing to who
-        does not have it.
+    :param namespace: which of the store's separate sets of records to work on. One that is made
+        with a name gets a random key of its own, kept in the store, so that the same content has
+        another digest in each; the one without a name has the digests of `hashmem.digest`.
+    :param key: the secret of a keyed namespace (1 to 64 bytes), which is not kept in the store;
+        its digests mean nothing to who does not have it.
+    :param plain_digests: let a namespace with a name have the digests of `hashmem.digest` when it
+        is made, and take no other.
     :param readonly: refuse writes, and refuse to make a store.
     :param durability: what `commit` waits for. "full": it is on the disk. "ordered": its data is,
         and a loss of power may undo the last commits, each whole. "none": nothing; a loss of power
@@ -49,8 +54,8 @@ class MemoryStore(Moving, Annotations, Linking):
     :param backend: a `hashmem.store.backend.Backend` of your own, instead of a path.
 
     Raises `StoreFormatError` where `path` holds something else or a newer version, `StoreError`
-    where it cannot be read or written, `ValueError` on an algorithm or key that is not the one
-    the namespace was made with.
+    where it cannot be read or written, `ValueError` on an algorithm, key or kind of digests that is
+    not what the namespace was made with.
 
     One handle may be used by many threads; its methods take turns. Each process opens its own; a
     handle inherited by a forked child reopens itself, without what was not committed. A pickled one
@@ -83,8 +88,8 @@ class MemoryStore(Moving, Annotations, Linking):
 
         `metadata` has one map (or None) for each payload. All or nothing: where one item is bad,
         `TypeError` or `ValueError` names its position and nothing is stored. O(bytes). Uncommitted
-        payloads are held in memory: commit now and then. What is stored is judged by what this
-        handle last saw: a record that another one deletes meanwhile stays deleted.
+        payloads are held in memory, also those that are stored already: commit now and then. A
+        record that was put and that another handle deletes meanwhile is stored again by `commit`.
         """
         items = payloads if isinstance(payloads, list | np.ndarray) else list(payloads)
         with self._writing() as state:
@@ -94,13 +99,14 @@ class MemoryStore(Moving, Annotations, Linking):
             if new.all():
                 missing = np.arange(len(rows))
             else:
-                missing = np.flatnonzero(~state.payloads.holds(rows))
+                held = state.payloads.holds(rows)
+                missing = np.flatnonzero(~held)
+                again = np.flatnonzero(held & ~state.payloads.pending.lengths(rows)[0])
+                state.repeat(rows[again], _fixed([items[i] for i in again.tolist()]))
             chosen: Any = items
             if len(missing) < len(items):
                 chosen = [items[i] for i in missing.tolist()]
-            if set(map(type, chosen)) != {bytes}:  # what could change is copied now
-                chosen = list(map(_as_bytes, chosen))
-            state.payloads.pending.set(rows[missing], chosen)
+            state.payloads.pending.set(rows[missing], _fixed(chosen))
             if maps is not None:
                 given = [i for i, item in enumerate(maps) if item is not None]
                 state.metadata.pending.set(rows[given], [maps[i] for i in given])
@@ -126,13 +132,11 @@ class MemoryStore(Moving, Annotations, Linking):
                 payloads = state.payloads
                 if len(digest) == state.width and not (self._closed or payloads.pending.items):
                     row = state.table.look(digest)
-                    if row is None:
-                        return None
-                    place = payloads.place(row, self._version)
+                    place = (0, 0) if row is None else payloads.place(row, self._version)
                     if place is not None:  # of a plain record, in a pack that was read from before
                         found = self._backend.read(self._version, place)
-                        if found is not None:
-                            return found
+                        if found is not None:  # nobody has committed since
+                            return found if row is not None else None
         with self.get_many(as_digests(digest, self.width, "digest")) as records:
             return records[0]
 
@@ -272,7 +276,7 @@ class MemoryStore(Moving, Annotations, Linking):
         any moment, the store is as before. O(bytes stored).
         """
         with self._writing():
-            self._commit()
+            self._commit_pending()
             with self._backend.rewrite() as (reader, transaction):
                 compact(reader, transaction, self._backend.folder)
             self._catch_up()
@@ -299,6 +303,11 @@ class MemoryStore(Moving, Annotations, Linking):
                 "snapshots_held": self._backend.snapshots,
                 "table_bytes": state.table.nbytes,
             }
+
+
+def _fixed(items: Any) -> list[bytes]:
+    """The contents as they are now: what could change is copied."""
+    return items if set(map(type, items)) == {bytes} else list(map(_as_bytes, items))
 
 
 def _as_bytes(item: Any) -> bytes:

@@ -93,7 +93,10 @@ class RamBackend(Backend):
             self._version = (generation, commit + 1)
 
     @contextmanager
-    def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
+    def rewrite(
+        self, *, erase: bool = False, timeout: float = 0.0
+    ) -> Iterator[tuple[Snapshot, Transaction]]:
+        # Nothing is kept anywhere but in Python's memory, so there is nothing to overwrite.
         with self._writer, self.snapshot() as old:
             new = _RamView({}, self._version, None)
             yield old, new

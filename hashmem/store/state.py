@@ -37,6 +37,7 @@ class Pending:
 
     items: dict[str, tuple[Digests, list[bytes | None]]] = field(default_factory=dict)  # by column
     named: dict[str, list[object]] = field(default_factory=dict)  # new columns: name → description
+    repeated: list[tuple[Digests, list[bytes]]] = field(default_factory=list)  # see `State.repeat`
     successors: list[tuple[Digests, Digests, NDArray[np.bool_]]] = field(default_factory=list)
     edges: list[tuple[Digests, str | None, Digests]] = field(default_factory=list)
 
@@ -68,6 +69,7 @@ class State:
         self.named: dict[str, Column] = {}
         self.described: dict[str, list[object]] = {}  # name → [column, dtype, items a row]
         self.relations: list[str] = []  # those of `info`, then the new ones
+        self._repeated: list[tuple[Rows, list[bytes]]] = []
         self._set_successors: list[tuple[Rows, Rows, Rows]] = []  # sources, targets, old
         self._added_edges: list[tuple[Rows, int, Rows]] = []
         self._edge_blocks = 0  # in `links`, that are committed
@@ -198,6 +200,19 @@ class State:
         """Return the rows of `digests`, numbering those not known yet, and which were new."""
         return self.table.intern(digests)
 
+    def repeat(self, rows: Rows, items: list[bytes]) -> None:
+        """Take note of contents that were put and are stored.
+
+        They are kept until the next commit, and stored again if somebody else has removed them by
+        then: who puts a content and commits finds it stored.
+        """
+        if len(rows):
+            self._repeated.append((rows, items))
+
+    @property
+    def has_repeated(self) -> bool:
+        return bool(self._repeated)
+
     def set_successors(self, sources: Rows, targets: Rows) -> None:
         if len(sources):
             old = self.links.set_successors(sources, targets)
@@ -291,10 +306,14 @@ class State:
         for column, fresh, gone in plan.changes:
             column.apply(fresh, gone)
             column.pending.clear()
+        self.forget_repeated()
         self._set_successors.clear()
         self._added_edges.clear()
         self.committed = plan.committed
         self._edge_blocks = self.links.edge_blocks
+
+    def forget_repeated(self) -> None:
+        self._repeated.clear()
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -306,9 +325,8 @@ class State:
         """
         covered = self.table.base.rows if self.table.base is not None else 0
         share = covered // 16 if closing else covered
-        return (
-            self.rows - covered >= max(checkpoint.FEWEST, share) and not self.digests_column.damaged
-        )
+        many = self.rows - covered >= max(checkpoint.FEWEST, share)
+        return many and not self.digests_column.damaged
 
     def write_checkpoint(self, transaction: Transaction, folder: str) -> Plan:
         """Write a checkpoint of all rows, none of which may be pending, and commit to it.
@@ -318,9 +336,8 @@ class State:
         """
         info = Info(**vars(self.info))
         name = f"{transaction.version[0]:06}-{self.namespace}-{info.next_pack}.rows"
-        placed = {
-            column.number: column.known(self.rows) for column in (self.payloads, self.metadata)
-        }
+        columns = self.payloads, self.metadata
+        placed = {column.number: column.known(self.rows) for column in columns}
         checkpoint.write(
             os.path.join(folder, name), self.table.pieces(), self.rows, self.width,
             info.next_pack, placed,
@@ -355,6 +372,7 @@ class State:
             # of equal sources the first one's old value is the oldest
             self.links.set_successors(sources[::-1], old[::-1])
         self.links.drop_edges_after(self._edge_blocks)
+        self._repeated.clear()
         self._set_successors.clear()
         self._added_edges.clear()
         self.relations = list(self.info.relations)
@@ -376,6 +394,7 @@ class State:
                 digests(rows),
                 [None if gone else item for gone, item in zip(removed, items, strict=True)],
             )
+        taken.repeated = [(digests(rows), items) for rows, items in self._repeated]
         taken.named = dict(self.described)
         for sources, targets, _ in self._set_successors:
             taken.successors.append(
@@ -397,6 +416,7 @@ class State:
                 stored = (self.payloads.places(rows)[0] >= 0).tolist()
                 needed = [i for i, item in enumerate(items) if item is None or not stored[i]]
                 self.payloads.pending.set(rows[needed], [items[i] for i in needed])
+                self._put_back_repeated(pending)
             elif name == "metadata":  # of what somebody else removed meanwhile, it goes too
                 held = self.payloads.holds(rows).tolist()
                 kept = [i for i, item in enumerate(items) if item is None or held[i]]
@@ -412,6 +432,14 @@ class State:
             from_rows, _ = self.intern(sources)
             to_rows = self.intern(targets)[0] if relation is not None else from_rows
             self.add_edges(from_rows, relation, to_rows)
+
+    def _put_back_repeated(self, pending: Pending) -> None:
+        for digests, contents in pending.repeated:
+            rows, _ = self.intern(digests)
+            removed_here, _ = self.payloads.pending.lengths(rows)
+            gone = np.flatnonzero(~removed_here & ~self.payloads.holds(rows))
+            self.payloads.pending.set(rows[gone], [contents[i] for i in gone.tolist()])
+            self.repeat(rows, contents)
 
 
 def _opened(folder: str | None, name: str, width: int) -> Checkpoint:

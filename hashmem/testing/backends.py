@@ -9,7 +9,7 @@
 A backend that can be opened read-only also overrides `reopened`.
 """
 
-from contextlib import closing
+from contextlib import closing, suppress
 from threading import Thread
 
 import pytest
@@ -230,6 +230,49 @@ class BackendContract:
             assert bytes(value or b"") == LARGE
         assert contents(backend) == {b"b": b"\x02"}
 
+    def test_an_erasing_rewrite_replaces_everything(self, backend: Backend) -> None:
+        fill(backend, {b"a": LARGE, b"b": b"2"})
+        before = backend.version
+        for value in (b"1", b"2"):
+            with backend.rewrite(erase=True, timeout=10) as (old, new):
+                assert read(new) == {}
+                assert b"a" in read(old)
+                new.put(b"a", value)
+            assert contents(backend) == {b"a": value}
+            assert backend.version != before
+            assert backend.snapshots == 0
+        fill(backend, {b"c": b"3"})
+        assert contents(backend) == {b"a": b"2", b"c": b"3"}
+
+    def test_what_is_read_is_not_erased_yet(self, backend: Backend) -> None:
+        """Whether that is an error is the backend's affair: it may have nothing to overwrite."""
+        fill(backend, {b"a": LARGE})
+        with backend.snapshot() as snapshot:
+            value = snapshot.get(b"a")
+            for i in range(3):
+                with suppress(StoreError), backend.rewrite(erase=True) as (_, new):
+                    new.put(b"b", bytes([i]))
+                assert read(snapshot) == {b"a": LARGE}
+                assert bytes(value or b"") == LARGE
+                assert contents(backend) == {b"b": bytes([i])}
+        with backend.rewrite(erase=True, timeout=10) as (_, new):
+            new.put(b"c", b"3")
+        assert contents(backend) == {b"c": b"3"}
+
+    def test_an_exception_erases_nothing(self, backend: Backend) -> None:
+        fill(backend, {b"a": LARGE})
+        before = backend.version
+
+        def interrupted() -> None:
+            with backend.rewrite(erase=True) as (_, new):
+                new.put(b"b", LARGE)
+                raise Interruption
+
+        with pytest.raises(Interruption):
+            interrupted()
+        assert contents(backend) == {b"a": LARGE}
+        assert backend.version == before
+
     # -- closing ------------------------------------------------------------------------------
 
     def test_close_is_idempotent_and_final(self, backend: Backend) -> None:
@@ -265,6 +308,11 @@ class BackendContract:
             fill(backend, {b"d": b"4"})
             assert backend.version == second.version
             assert contents(backend) == contents(second) == {b"c": b"3", b"d": b"4"}
+            with second.rewrite(erase=True, timeout=10) as (_, new):
+                new.put(b"e", b"5")
+            assert contents(backend) == contents(second) == {b"e": b"5"}
+            fill(backend, {b"f": b"6"})
+            assert contents(backend) == contents(second) == {b"e": b"5", b"f": b"6"}
 
     def test_readonly_refuses_writes(self, backend: Backend) -> None:
         fill(backend, {b"a": b"1"})
