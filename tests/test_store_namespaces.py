@@ -312,17 +312,7 @@ CALLS = {
     "link": lambda store, d: (store.link(d, d), store.commit()),
     "unlink": lambda store, d: (store.unlink([d]), store.commit()),
 }
-# What looks at memory alone, and would have to compare the store's version with the handle's.
-NOT_COMPARED = {
-    "get of what is not there", "contains", "in", "len", "digests", "iter", "columns", "hop",
-    "trace", "neighbours", "parents", "shortest", "statistics", "put again",
-}  # fmt: skip
-not_compared = pytest.mark.xfail(
-    strict=True, reason="reading does not compare the store's version with the handle's yet"
-)
-calls = pytest.mark.parametrize(
-    "call", [pytest.param(c, marks=[not_compared] * (c in NOT_COMPARED)) for c in CALLS]
-)
+calls = pytest.mark.parametrize("call", CALLS)
 
 
 def dropped(backend) -> tuple[MemoryStore, bytes, MemoryStore]:
@@ -383,7 +373,7 @@ store.close()
 
 
 @pytest.mark.parametrize("mode", ["readonly", "writable"])
-@pytest.mark.parametrize("calls", ["reads", pytest.param("looks", marks=not_compared)])
+@pytest.mark.parametrize("calls", ["reads", "looks"])
 def test_a_dropped_namespace_is_out_of_reach_of_other_processes(tmp_path, mode, calls):
     path = tmp_path / "store"
     with MemoryStore(path, namespace="gone") as store:

@@ -285,13 +285,10 @@ class Handle:
         raise AssertionError  # the loop returns or raises
 
     def _look_around(self) -> None:
-        """After a commit by somebody else: is this namespace there, and are its rows the same?"""
+        """After a commit by somebody else: is this namespace still there?"""
         with self._backend.snapshot() as snapshot:
-            if snapshot.version[0] != self._version[0]:
-                self._catch_up(snapshot)  # what it had mapped may have been overwritten
-            else:
-                self._expect_namespace(snapshot)
-                self._seen = snapshot.version
+            self._expect_namespace(snapshot)
+            self._seen = snapshot.version
 
     def _expect_namespace(self, reader: Reader) -> Info:
         info = Info.read(reader, self._state.namespace)
@@ -365,22 +362,22 @@ class Handle:
     # -- turns ----------------------------------------------------------------------------------
 
     def _reading(self) -> "_Turn":
-        return _Turn(self)
+        return _Turn(self, looking=True)
 
     def _writing(self) -> "_Turn":
         if self._backend.readonly:
             raise StoreError(f"{self.path} was opened read-only")
-        return _Turn(self)
+        return _Turn(self, looking=False)  # a commit looks
 
 
 class _Turn:
-    """One thread's turn with a store: checks that it is open, whose process this is, and that what
-    others have committed leaves this namespace its place."""
+    """One thread's turn with a store: checks that it is open, whose process this is, and where it
+    is `looking`, that what others have committed leaves this namespace its place."""
 
-    __slots__ = ("_store",)
+    __slots__ = ("_looking", "_store")
 
-    def __init__(self, store: Handle) -> None:
-        self._store = store
+    def __init__(self, store: Handle, looking: bool) -> None:
+        self._store, self._looking = store, looking
 
     def __enter__(self) -> State:
         store = self._store
@@ -393,7 +390,7 @@ class _Turn:
                 raise StoreClosedError("this store is closed")
             if store._pid != os.getpid():
                 store._open(None)
-            elif store._turns == 0 and store._backend.peek() != store._seen:
+            elif self._looking and store._turns == 0 and store._backend.peek() != store._seen:
                 store._look_around()
         except BaseException:
             store._lock.release()

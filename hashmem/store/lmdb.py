@@ -53,6 +53,9 @@ __all__ = ["FORMAT", "LmdbBackend"]
 FORMAT = 2  # version of everything inside the folder; docs/format.md
 
 
+LEFT = b"m"  # a key that says that another generation has taken this one's place
+
+
 class LmdbBackend(Backend):
     """The folder at `path`, created if it is not there (unless `readonly`).
 
@@ -214,10 +217,16 @@ class LmdbBackend(Backend):
         with _explained(f"cannot read {self.path}", self.readonly):
             while True:
                 snapshot = LmdbSnapshot(environment)
-                if not snapshot.is_empty or environment is self._follow():
+                if snapshot.version == environment.in_use or not self._left(snapshot):
+                    environment.in_use = snapshot.version
                     return snapshot
-                snapshot.close()  # a generation that was erased is empty: CURRENT names another
+                snapshot.close()
                 environment = self._follow()
+
+    def _left(self, snapshot: LmdbSnapshot) -> bool:
+        """Whether a snapshot is of a generation that another has taken the place of."""
+        marked = snapshot.is_empty or snapshot.extent(LEFT) is not None
+        return marked and self._follow() is not snapshot.environment
 
     def peek(self) -> Version:
         environment = self._held() or self._follow()
@@ -298,6 +307,8 @@ class LmdbBackend(Backend):
             except BaseException:
                 self._remove(name, overwriting=erase)
                 raise
+            with old.lmdb.begin(write=True) as raw:  # whoever has it open still learns of it
+                raw.put(LEFT, b"")
             self._follow()
             if erase:
                 self._erase(time.monotonic() + timeout)

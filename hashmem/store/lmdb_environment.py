@@ -51,6 +51,7 @@ class Environment:
         self.pid = os.getpid()
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = 0  # bytes of the file, as last seen
+        self.in_use: Version | None = None  # a commit in which this generation was the one in use
         self.map: mmap.mmap | bytes = b""  # all of it, as last mapped; old maps stay while used
         try:
             self._check()
@@ -173,7 +174,7 @@ class LmdbSnapshot(Snapshot):
     """A commit that a read transaction of LMDB's holds in place, read by page from the file."""
 
     def __init__(self, environment: Environment) -> None:
-        self._environment: Environment | None = None
+        self.environment: Environment | None = None
         self._raw: Any = None
         for _ in range(TRIES):
             raw = environment.begin_read()
@@ -189,7 +190,7 @@ class LmdbSnapshot(Snapshot):
         self._raw = raw
         self.map = environment.map
         self._tree: Tree | None = Tree(memoryview(self.map), meta)
-        self._environment = environment
+        self.environment = environment
         with environment._guard:
             environment.users += 1
             environment.snapshots.add(self)
@@ -218,14 +219,14 @@ class LmdbSnapshot(Snapshot):
         return (key for key, _ in self._pages().scan(prefix, start))
 
     def close(self) -> None:
-        if self._raw is not None and self._environment is not None:
+        if self._raw is not None and self.environment is not None:
             self._raw.abort()
-            self._environment.snapshots.discard(self)
-            self._environment.release()
+            self.environment.snapshots.discard(self)
+            self.environment.release()
         self._forget()
 
     def _forget(self) -> None:
-        self._raw = self._environment = self._tree = None
+        self._raw = self.environment = self._tree = None
         self.closed = True
 
     def __del__(self) -> None:

@@ -72,7 +72,7 @@ class Moving(Exporting, Importing):
                     f"a store on a {type(self._backend).__name__} cannot be pickled: only one "
                     "opened by its path can be opened again by it"
                 )
-            if self._key is not None:
+            if self._given_key is not None:
                 raise TypeError(
                     "a store with a key cannot be pickled, as the key would lie open in the "
                     "pickle: send path and key your own way, and open it there"
