@@ -135,7 +135,9 @@ def broken(store: MemoryStore, model: Model, part: str) -> None:
     elif part == "successor":
         store.link(stored[0], bytes(32))
     elif part == "an edge more":
-        store.add_link(stored[0], bytes([9] * 32), "near")
+        sources = {source for source, _ in model.edges}
+        apart = [digest for digest in stored if digest not in sources]
+        store.add_link(apart[0], apart[1], "near")
     else:
         store.clear_links([source for source, _ in model.edges])
 

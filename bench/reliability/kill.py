@@ -57,6 +57,7 @@ class Writer:
         self.next_step = 0
         self.under_way: list[Call] | None = None
         self.doing = ""
+        self.history: list[list[str | int]] = []  # the steps in `model`: number and kind
         self.durations: dict[str, float] = {}  # of steps by kind, in seconds, about
 
     def write(self, path: str, pipe: int, wanted: str, seed: str, take: Take) -> None:
@@ -93,6 +94,7 @@ class Writer:
                 took = int(rest) * 1e-9
                 usual = self.durations.get(self.doing, took)
                 self.durations[self.doing] = usual + (took - usual) / 4
+                self.history.append([self.next_step - 1, self.doing])
                 self.under_way, self.doing = None, "between steps"
                 ended += 1
         return ended
@@ -193,6 +195,7 @@ class Campaign:
         found[kind] += 1
         doing = [f"{writer.doing} (step {writer.next_step - 1})" for writer in at_once]
         failure = {"store": name, "kind": kind, "under_way": doing, "what": what}
+        failure["steps"] = [writer.history for writer in writers]
         found["failures"].append(failure)
         if self.keep is not None and path.exists():
             shutil.copytree(path, self.keep / f"kill-{name.replace('/', '-')}")
@@ -252,6 +255,8 @@ class Campaign:
             if writer.under_way is not None:
                 there = model is not writer.model and model != writer.model
                 self.found["there" if there else "not_there"] += 1
+                if there:
+                    writer.history.append([writer.next_step - 1, writer.doing])
             writer.model, writer.under_way = model, None
         return None
 
