@@ -17,6 +17,7 @@ command again.
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -40,7 +41,7 @@ QUICK_IMAGES = 100
 SEED = 20_240_829
 STEPS = (8, 16)  # of a recording on a new store, at least and at most; on an image half as many
 PER_RECORDING = 60  # images of a recording on a new store; of one on an image a third
-SECOND = 8  # of so many images that open, one is recorded in turn
+SECOND = 16  # of so many images that open, one is recorded in turn
 DEEPEST = 3  # power cuts that one store lives through
 MOST_FAILURES = 20
 LEFT_OUT = ("put huge", "grow")  # a log and each of its images would be large; seldom
@@ -232,7 +233,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=IMAGES, help="images in all")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--folder", type=Path, help="where images are made (default: temporary)")
+    parser.add_argument("--folder", type=Path, help="where images are made (default: in RAM)")
     parser.add_argument("--anew", action="store_true", help="begin again, whatever was done")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_IMAGES} images; no result")
     parser.add_argument("--keep", type=Path, help="folder for copies of images that failed")
@@ -241,7 +242,9 @@ def main() -> int:
     reason = recording.why_not()
     if reason:
         parser.error(reason)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    memory = Path("/dev/shm")  # images are many, and no matter what disk they lie on
+    parent = options.folder or (memory if os.access(memory, os.W_OK) else None)
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         place = Path(folder).resolve()
         try:
             recording.recorder()

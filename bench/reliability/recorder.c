@@ -180,7 +180,7 @@ static int64_t position(int file)
     char path[PATH_MAX];                                                             \
     if (!path_of(file, path)) return call;                                           \
     int64_t offset = at;                                                             \
-    if (at == -2) {                                                                  \
+    if (offset == -2) {                                                                  \
         int64_t here = lseek(file, 0, SEEK_CUR);                                     \
         offset = position(file);                                                     \
         if (offset != here) lseek(file, here, SEEK_SET);                             \
@@ -221,6 +221,21 @@ ssize_t pwritev64(int file, const struct iovec *data, int parts, off64_t at)
 ssize_t pwritev(int file, const struct iovec *data, int parts, off_t at)
 {
     return pwritev64(file, data, parts, at);
+}
+
+ssize_t pwritev64v2(int file, const struct iovec *data, int parts, off64_t at, int flags)
+{
+    REAL(ssize_t, "pwritev64v2", int, const struct iovec *, int, off64_t, int);
+    if (flags & ~RWF_HIPRI) {  /* what they would mean is not recorded: callers do without */
+        char path[PATH_MAX];
+        if (path_of(file, path)) { errno = EOPNOTSUPP; return -1; }
+    }
+    RECORDED(file, at == -1 ? -2 : at, data, parts, real(file, data, parts, at, flags));
+}
+
+ssize_t pwritev2(int file, const struct iovec *data, int parts, off_t at, int flags)
+{
+    return pwritev64v2(file, data, parts, at, flags);
 }
 
 /* What copies between descriptors without the bytes passing through here: not allowed there. */

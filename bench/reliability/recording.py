@@ -239,7 +239,7 @@ class Recording:
                 if not isinstance(found, File):
                     raise ValueError(f"a write to {event.path}, which nothing has made")
                 if event.kind == WRITE:
-                    event.data = event.data[: event.result]
+                    event.data = event.data[: event.result if event.end < NEVER else None]
                 durable = event.end if event.flags & SYNCED else NEVER
                 found.changes.append(Change(event, durable))
             elif event.kind == SYNC:
