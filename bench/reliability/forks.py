@@ -12,7 +12,7 @@ from typing import Any
 
 import hashmem.store
 
-LIMIT = 60  # seconds after which a child that hangs is ended by its alarm
+LIMIT = 60  # seconds
 
 
 def prepare() -> None:
@@ -27,15 +27,18 @@ def prepare() -> None:
     gc.freeze()
 
 
-def fork(work: Callable[[int], object]) -> tuple[int, int]:
-    """Run `work` in a child, given the end of a pipe to write to → the child's id, our end."""
+def fork(work: Callable[[int], object], limit: int = LIMIT) -> tuple[int, int]:
+    """Run `work` in a child, given the end of a pipe to write to → the child's id, our end.
+
+    A child that runs for more than `limit` seconds is ended by its alarm.
+    """
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
             os.close(ours)
-            signal.alarm(LIMIT)
+            signal.alarm(limit)
             work(theirs)
             code = 0
         except BaseException:

@@ -10,8 +10,8 @@ content with what was told: every commit that was told of must be there, the one
 not at all. A store lives through 20 to 50 kills before the next one is made.
 
 All children are forked from one process in which everything is imported. What is written follows
-from the seed, the store's number and the step; the moment of a kill does not. A campaign that is cut
-off goes on where it was: run the same command again.
+from the seed, the store's number and the step; the moment of a kill does not. A campaign that is
+cut off goes on where it was: run the same command again.
 """
 
 import argparse
@@ -193,9 +193,13 @@ class Campaign:
             return True
         kind, what = problem
         found[kind] += 1
-        doing = [f"{writer.doing} (step {writer.next_step - 1})" for writer in at_once]
-        failure = {"store": name, "kind": kind, "under_way": doing, "what": what}
-        failure["steps"] = [writer.history for writer in writers]
+        failure = {
+            "store": name,
+            "kind": kind,
+            "under_way": [f"{writer.doing} (step {writer.next_step - 1})" for writer in at_once],
+            "what": what,
+            "steps": [writer.history for writer in writers],
+        }
         found["failures"].append(failure)
         if self.keep is not None and path.exists():
             shutil.copytree(path, self.keep / f"kill-{name.replace('/', '-')}")

@@ -185,7 +185,8 @@ class Campaign:
         if "error" in answer:
             self.fail("other", f"{where} ({doing}): {answer['error'][-3000:]}", tree)
             return None
-        matched, problems = answer["value"]["matched"], answer["value"]["problems"]
+        matched: int | None = answer["value"]["matched"]
+        problems: list[str] = answer["value"]["problems"]
         if matched is None or any(problem.startswith("verify") for problem in problems):
             lost = all("records missing" in problem for problem in problems)
             what = "\n".join(problems)

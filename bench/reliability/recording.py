@@ -1,15 +1,15 @@
 """What a process did to the files of a folder, and what a disk may hold of it after a power cut.
 
 `recorder.c`, loaded before the C library, logs every write, size, name and sync. `Recording` reads
-such a log, on top of what the folder held before, and makes images of it as of any place in the log.
+such a log, on top of what the folder held before, and makes images of any moment that is in it.
 
 What an image may hold, and no less:
 
 - A write or a new size is *durable* once a sync of that file that began after it has returned, or
   when it returned itself where the file was opened with O_SYNC or O_DSYNC. Everything else that had
   begun may be dropped, whole or in part: in units of 512 or 4096 bytes, at their borders in the
-  file, each there or not. Of writes that are not durable, later ones may arrive before earlier ones.
-  A file may have grown without what was written there: zeros.
+  file, each there or not. Of writes that are not durable, later ones may arrive before earlier
+  ones. A file may have grown without what was written there: zeros.
 - A name that was made, moved or removed is durable once a sync of its folder that began after it
   has returned. Until then three file systems are modelled: one where each such change is there or
   not, independent of the others ("loose"); one that has them in order, and has all of them up to
@@ -29,6 +29,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ class NameChange:
     """A change of names: what each of `sets` leads to from then on, None for nothing."""
 
     event: Event
-    sets: list[tuple[str, "File | None | str"]]  # "folder" for a folder
+    sets: list[tuple[str, "File | str | None"]]  # "folder" for a folder
     durable: int = NEVER
 
 
@@ -185,7 +186,7 @@ class Recording:
         self.files: list[File] = []
         self.names: list[NameChange] = []
         self.mapped: set[str] = set()  # written through shared memory, which is not seen
-        self._base_names: dict[str, File | None | str] = {}
+        self._base_names: dict[str, File | str | None] = {}
         self._replay()
         self._places = sorted(self._pending_places())
         self._deciding = [
@@ -251,9 +252,9 @@ class Recording:
             elif event.kind == MAP:
                 self.mapped.add(event.path)
             else:
-                change = NameChange(event, self._sets(event, now))
-                self.names.append(change)
-                for name, to in change.sets:
+                named = NameChange(event, self._sets(event, now))
+                self.names.append(named)
+                for name, to in named.sets:
                     if to is None:
                         now.pop(name, None)
                     else:
@@ -263,7 +264,9 @@ class Recording:
                 change.durable = min(change.durable, _synced(change.event, file.syncs))
         for named in self.names:
             parent = str(Path(named.event.other or named.event.path).parent)
-            named.durable = _synced(named.event, folder_syncs.get("" if parent == "." else parent, []))
+            named.durable = _synced(
+                named.event, folder_syncs.get("" if parent == "." else parent, [])
+            )
         self.all_syncs = syncs
 
     def _file(self, base: bytes = b"") -> File:
@@ -271,8 +274,8 @@ class Recording:
         return self.files[-1]
 
     def _sets(
-        self, event: Event, now: dict[str, "File | None | str"]
-    ) -> list[tuple[str, "File | None | str"]]:
+        self, event: Event, now: dict[str, "File | str | None"]
+    ) -> list[tuple[str, "File | str | None"]]:
         if event.kind == CREATE:
             return [(event.path, self._file())]
         if event.kind == MAKE_FOLDER:
@@ -424,8 +427,7 @@ def _torn(
     if ends:
         cut = chance.choice(borders)
         return [(0, cut)] if chance.random() < 0.5 else [(cut, len(event.data))]
-    pairs = zip(borders, borders[1:], strict=False)
-    return [pair for pair in pairs if chance.random() < share]
+    return [pair for pair in pairwise(borders) if chance.random() < share]
 
 
 def _content(base: bytes, kept: list[tuple[Change, list[tuple[int, int]] | None]]) -> bytes:

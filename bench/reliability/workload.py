@@ -1,6 +1,6 @@
 """What the crash campaigns write to a store, and what must be in it afterwards.
 
-A writer's work is a row of *steps*, each of which is one commit, or one call that commits by itself.
+A writer's work is a row of *steps*, each of them one commit, or a call that commits by itself.
 A step follows from its seed, the writer, its number, its kind, and what that writer has made so far
 (`Model`), so whoever knows these can tell what is in the store without having been told. Steps are
 lists of calls that `MemoryStore` and `Model` both understand: one writes, the other takes note.
@@ -106,9 +106,7 @@ class Model:
         for source in sources:
             self.successors.pop(source, None)
 
-    def add_links(
-        self, sources: Sequence[bytes], targets: Sequence[bytes], relation: str
-    ) -> None:
+    def add_links(self, sources: Sequence[bytes], targets: Sequence[bytes], relation: str) -> None:
         for source, target in zip(sources, targets, strict=True):
             self.edges.setdefault((source, relation), set()).add(target)
 
@@ -365,9 +363,7 @@ def differences(store: MemoryStore, model: Model) -> list[str]:
 
 def _link_differences(store: MemoryStore, model: Model) -> list[str]:
     found = []
-    known = list(
-        {**model.payloads, **model.successors, **dict.fromkeys(model.successors.values())}
-    )
+    known = list({**model.payloads, **model.successors, **dict.fromkeys(model.successors.values())})
     ends, there = store.hop(_array(known), 1)
     wrong = sum(
         (bytes(end) if is_there else None) != model.successors.get(digest)
@@ -405,9 +401,9 @@ def _array(digests: Sequence[bytes]) -> np.ndarray:
 
 
 def checked(path: str, models: Sequence[Model]) -> dict[str, Any]:
-    """Open the store at `path`, verify it, and tell which of `models` it holds, the first if several.
+    """Open the store at `path`, verify it, and tell which of `models` it holds.
 
-    {"matched": place or None, "problems": [what is wrong]}
+    {"matched": its place, the first of several, or None, "problems": [what is wrong]}
     """
     problems: list[str] = []
     with MemoryStore(path) as store:
