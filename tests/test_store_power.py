@@ -58,6 +58,42 @@ def test_many_images_open_to_a_commit_boundary(tmp_path):
     assert campaign(tmp_path, 1000, seed=2)["failures"] == []
 
 
+COMPACT = """
+import sys
+from pathlib import Path
+from bench.reliability import recording
+from hashmem import MemoryStore
+root, log = Path(sys.argv[1]) / "root", Path(sys.argv[1]) / "log"
+root.mkdir()
+
+def work(mark):
+    with MemoryStore(root / "store") as store:
+        store.put(b"a")
+        store.compact()
+
+recording.recorded(root, log, work)
+"""
+
+
+@needs_recorder
+def test_the_name_of_a_generation_is_synced_before_current_names_it(tmp_path):
+    folder = tmp_path.resolve()
+    assert recording.run_under(["-P", "-c", COMPACT, str(folder)], folder).returncode == 0
+    made = Recording((folder / "log").read_bytes(), folder / "root", {})
+    turns = [named.event for named in made.names if named.event.other.endswith("/CURRENT")]
+    assert len(turns) == 2
+    for turn in turns:
+        before = [
+            named
+            for named in made.names
+            if named.event.kind == recording.CREATE
+            and named.event.path.endswith(".mdb")
+            and named.event.begin < turn.begin
+        ]
+        assert before
+        assert all(named.durable < turn.begin for named in before)
+
+
 # It can fail.
 
 

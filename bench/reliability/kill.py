@@ -40,7 +40,8 @@ CYCLES = 10_000
 QUICK_CYCLES = 200
 SEED = 20_240_829
 LIVES = (20, 50)  # kills that one store lives through, at least and at most
-TWO_WRITERS, READER = 0.2, 0.15  # shares of the cycles
+ALONE = 0.4  # share of the stores that never have but one writer
+TWO_WRITERS, READER = 0.3, 0.15  # shares of the cycles, of the other stores and of all
 LATEST = 0.03  # seconds after its start that a writer is killed at random
 PATIENCE = 5  # seconds that a step drawn beforehand is waited for
 MOST_FAILURES = 20
@@ -60,10 +61,11 @@ class Writer:
         self.history: list[list[str | int]] = []  # the steps in `model`: number and kind
         self.durations: dict[str, float] = {}  # of steps by kind, in seconds, about
 
-    def write(self, path: str, pipe: int, wanted: str, seed: str, take: Take) -> None:
+    def write(
+        self, path: str, pipe: int, among: list[str], wanted: str, seed: str, take: Take
+    ) -> None:
         """In a child: write until killed, telling of each step's beginning and end."""
         chance = random.Random(seed)
-        among = workload.kinds()
         turn = chance.randint(0, 3)  # steps before the wanted one
         model, step = self.model, self.next_step
         with MemoryStore(path) as store:
@@ -134,7 +136,6 @@ class Campaign:
             "readers": 0, "there": 0, "not_there": 0, "lost": 0, "half": 0, "other": 0,
             "kills": {}, "seconds": 0.0, "failures": [],
         }  # fmt: skip
-        self.kinds = workload.kinds()
         forks.prepare()
 
     def run(self, cycles: int, deadline: float, told: Told = lambda what: None) -> None:
@@ -146,9 +147,10 @@ class Campaign:
             chance = random.Random(f"{self.seed}/{number}/lives")
             name = f"{self.seed}/{number}"
             writers = [Writer(name, 0), Writer(name, 1)]
+            alone = chance.random() < ALONE
             path = self.folder / f"store-{number}"
             for life in range(chance.randint(*LIVES)):
-                whole = self.cycle(path, writers, f"{name}/{life}")
+                whole = self.cycle(path, writers, alone, f"{name}/{life}")
                 if found["cycles"] >= cycles or not whole:
                     break  # a store that failed is not gone on with
             shutil.rmtree(path, ignore_errors=True)
@@ -158,19 +160,20 @@ class Campaign:
             if len(found["failures"]) >= MOST_FAILURES:
                 break
 
-    def cycle(self, path: Path, writers: list[Writer], name: str) -> bool:
+    def cycle(self, path: Path, writers: list[Writer], alone: bool, name: str) -> bool:
         """Let writers write, kill them, compare. Whether all was as it must be."""
         chance = random.Random(f"{name}/{time.monotonic_ns()}")
         found = self.found
-        at_once = writers if chance.random() < TWO_WRITERS else writers[:1]
+        at_once = writers if not alone and chance.random() < TWO_WRITERS else writers[:1]
+        kinds = workload.kinds(alone)
         reader = chance.random() < READER
-        wanted = chance.choice(self.kinds) if chance.random() < 0.6 else ""
+        wanted = chance.choice(kinds) if chance.random() < 0.6 else ""
         children = []
         for writer in at_once:
             seed = f"{name}/{writer.number}"
 
             def write(pipe: int, writer: Writer = writer, seed: str = seed) -> None:
-                writer.write(str(path), pipe, wanted, seed, self.take)
+                writer.write(str(path), pipe, kinds, wanted, seed, self.take)
 
             children.append(forks.fork(write))
         if reader:

@@ -5,7 +5,8 @@ logs every write, size, name and sync of all files in the folder. From the log, 
 what a disk may hold when the power is cut at a random place: writes that were not synced are
 dropped, reordered, torn at sectors of 512 bytes or pages of 4 KiB, or leave zeros where the file
 grew; names that were not synced are there or not, under three kinds of file systems
-(`bench/reliability/recording.py` has the model). Each image is opened in another child: `verify()`
+(`bench/reliability/recording.py` has the model). LMDB's table of readers, which is written through
+shared memory, is empty or as the writer left it. Each image is opened in another child: `verify()`
 must find nothing, and all of the content must be that of a commit boundary: at least the last
 commit that had returned when the power went, at most the one under way.
 
@@ -49,10 +50,21 @@ Told = Callable[[str], None]
 
 
 class Cut:
-    """A recorded writer: the recording, and the states its store was in after each step."""
+    """A recorded writer: the recording, the states its store was in after each step, the kinds of
+    the steps, and what files held at the end that are written through shared memory."""
 
-    def __init__(self, recording: Recording, states: list[Model], kinds: list[str]) -> None:
-        self.recording, self.states, self.kinds = recording, states, kinds
+    def __init__(
+        self, recording: Recording, states: list[Model], kinds: list[str], mapped: Tree
+    ) -> None:
+        self.recording, self.states, self.kinds, self.mapped = recording, states, kinds, mapped
+
+    def image(self, place: int, pattern: str, order: str, chance: random.Random) -> Tree:
+        """An image; such files hold in it what they held at the end, or nothing."""
+        tree = self.recording.image(place, pattern, order, chance)
+        for name, content in self.mapped.items():
+            if name in tree and chance.random() < 0.5:
+                tree[name] = content
+        return tree
 
     def expected(self, place: int) -> tuple[list[Model], str]:
         """What may be in the store if the power is cut at `place`, and what was under way."""
@@ -113,7 +125,7 @@ class Campaign:
                 break
             place = cut.recording.place(chance)
             pattern, order = chance.choice(PATTERNS), chance.choice(ORDERS)
-            tree = cut.recording.image(place, pattern, order, chance)
+            tree = cut.image(place, pattern, order, chance)
             mark = recording.fingerprint(tree)
             if mark in seen:
                 continue
@@ -174,7 +186,8 @@ class Campaign:
                 f"{name}: the log does not tell all, its replay differs from the files in {apart}: "
                 "a call is missing in recorder.c"
             )
-        return Cut(made, states, kinds)
+        mapped = {name: real[name] for name in made.mapped if name in real}
+        return Cut(made, states, kinds, mapped)
 
     def opened(self, tree: Tree, expected: list[Model], where: str, doing: str) -> Model | None:
         """Open an image in a child and compare; the state that it holds, None where it failed."""

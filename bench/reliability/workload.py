@@ -128,7 +128,20 @@ class Model:
     def nothing(self, *arguments: object) -> None:
         """What changes how a store is kept, and not what is in it."""
 
-    commit = compact = repair = scrub = checkpoint = nothing
+    commit = compact = erase = repair = scrub = checkpoint = nothing
+
+    def sweep(self, roots: Sequence[bytes]) -> None:
+        reached, ahead = set(roots), list(roots)
+        while ahead:
+            source = ahead.pop()
+            targets = {self.successors[source]} if source in self.successors else set()
+            for relation in RELATIONS:
+                targets |= self.edges.get((source, relation), set())
+            ahead += targets - reached
+            reached |= targets
+        self.delete_many([digest for digest in self.payloads if digest not in reached])
+        self.unlink([source for source in list(self.successors) if source not in reached])
+        self.clear_links([source for source, _ in list(self.edges) if source not in reached])
 
 
 def digest_of(payload: bytes) -> bytes:
@@ -249,6 +262,16 @@ def compact(model: Model, chance: random.Random) -> list[Call]:
     return [("compact",)]
 
 
+def sweep(model: Model, chance: random.Random) -> list[Call]:
+    """Of all records some are roots; what none of them leads to goes."""
+    roots = [digest for digest in model.payloads if chance.random() < 0.7]
+    return [("sweep", roots)] if roots else []
+
+
+def erase(model: Model, chance: random.Random) -> list[Call]:
+    return [("erase",)]
+
+
 def repair(model: Model, chance: random.Random) -> list[Call]:
     return [("repair",)]
 
@@ -268,11 +291,15 @@ def _own(model: Model) -> list[bytes]:
 
 
 class Kind(NamedTuple):
-    """How a step is made and how often; `needs` is the method without which it is left out."""
+    """How a step is made and how often; `needs` is the method without which it is left out.
+
+    What concerns the records of all writers is only taken where one is `alone` with a store.
+    """
 
     plan: Callable[[Model, random.Random], list[Call]]
     weight: int
     needs: str = "put_many"
+    alone: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -289,15 +316,18 @@ KINDS: dict[str, Kind] = {
     "delete": Kind(delete, 6, "delete_many"),
     "mixed": Kind(mixed, 6),
     "compact": Kind(compact, 6, "compact"),
+    "sweep": Kind(sweep, 4, "sweep", alone=True),
+    "erase": Kind(erase, 3, "erase"),
     "repair": Kind(repair, 3, "repair"),
     "scrub": Kind(scrub, 1, "scrub"),
     "checkpoint": Kind(checkpoint, 3, "checkpoint"),
 }
 
 
-def kinds() -> list[str]:
-    """The kinds of steps that `MemoryStore` can take."""
-    return [name for name, kind in KINDS.items() if hasattr(MemoryStore, kind.needs)]
+def kinds(alone: bool = True) -> list[str]:
+    """The kinds of steps that `MemoryStore` can take, by a writer that is `alone` or not."""
+    able = [name for name, kind in KINDS.items() if hasattr(MemoryStore, kind.needs)]
+    return [name for name in able if alone or not KINDS[name].alone]
 
 
 def choose(model: Model, chance: random.Random, among: Sequence[str]) -> str:
