@@ -51,7 +51,8 @@ SPACE, SPACE_FIXED = 1.3, 4 << 20
 # What is shared: for each writer, records below `low` may be gone, below `gone` are gone, below
 # `high` are there. And bytes deleted since the last compaction, and whether one runs.
 HIGH, LOW, GONE, LIVE_BYTES, DEAD_BYTES, DEAD = range(6)
-COMPACTING = -1  # the last number: how many compactions began, twice, plus one while one runs
+COMPACTING = -1  # a last row: how many compactions began, twice, less one while one runs; …
+FAILED = 1  # … and whether a process has failed, which ends the others
 
 noise = random.Random(SEED).randbytes(1 << 20)
 
@@ -94,7 +95,7 @@ class Process:
         """Turn after turn until the end → the windows, and how many reads were compared."""
         start = time.monotonic()
         closes = start + self.window
-        while time.monotonic() < self.ends:
+        while time.monotonic() < self.ends and not self.shared[COMPACTING, FAILED]:
             self.turn()
             if time.monotonic() >= closes:
                 self.close_window(closes - start)
@@ -124,7 +125,7 @@ class Process:
     def read(self) -> None:
         """Read something that one of the writers wrote, and compare."""
         writer = self.chance.randrange(WRITERS)
-        high, low = int(self.shared[writer, HIGH]), int(self.shared[writer, LOW])
+        high, low, end = (int(self.shared[writer, i]) for i in (HIGH, LOW, GONE))  # before it
         self.timed("refresh", self.store.refresh)
         if high - low < BATCH:
             return
@@ -133,7 +134,6 @@ class Process:
         if kind == "get":
             numbers = [first]
         elif kind == "gone":
-            end = int(self.shared[writer, GONE])
             numbers = [self.chance.randrange(max(0, end - 5000), end)] if end else []
         else:
             numbers = list(range(first, min(high, first + BATCH)))
@@ -296,8 +296,13 @@ def run(seconds: float, folder: Path, windows: int = WINDOWS) -> dict[str, Any]:
 
         def work(pipe: int, number: int = number) -> None:
             kind = Writer if number < WRITERS else Reader
-            process = kind(path, shared, number, ends, seconds / windows)
-            text = json.dumps(process.run()).encode()
+            try:
+                text = json.dumps(
+                    kind(path, shared, number, ends, seconds / windows).run()
+                ).encode()
+            except BaseException:
+                shared[COMPACTING, FAILED] = 1
+                raise
             while text:
                 text = text[os.write(pipe, text) :]
 
