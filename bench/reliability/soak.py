@@ -1,7 +1,7 @@
 """Mixed load from four processes on one store, for half an hour.
 
 Two writers put batches of records of 50 to 8000 bytes with metadata, link them, delete their oldest
-so that each keeps about 4000, commit after each, and read; one of them compacts the store now and
+so that each keeps about 20 000, commit after each, and read; one of them compacts the store now and
 then. Two readers refresh and read: batches, single digests, chains of links, metadata. Every
 process knows from memory that all share which records must be there and which must not, and
 compares every byte that it reads; a record that its writer deletes meanwhile may be there or not.
@@ -41,9 +41,9 @@ QUICK_SECONDS = 5.0
 SEED = 20_240_829
 WRITERS, READERS = 2, 2
 WINDOWS = 30
-LIVE = 4000  # records that each writer keeps, about
+LIVE = 20_000  # records that each writer keeps, about
 BATCH = 100
-COMPACT_EVERY = 60  # batches of the first writer
+COMPACT_EVERY = 200  # batches of the first writer
 RECORD = 48  # bytes a record may take beside its payload
 LIMITS = {"memory": 1.1, "p50": 1.25, "p99": 1.5}  # last third to first third, at most
 SPACE, SPACE_FIXED = 1.3, 4 << 20
