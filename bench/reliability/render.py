@@ -1,24 +1,31 @@
-"""Render what the sanitizers and the fuzzer found into docs/reliability.md."""
+"""Render what sanitizers, fuzzer and crash campaigns found into docs/reliability.md."""
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from bench.harness import RESULTS, ROOT
-from bench.reliability import namespaces
+from bench.reliability import crashes, namespaces
 
 PAGE = ROOT / "docs" / "reliability.md"
-NAMES = ("sanitize", "fuzz_kernels", "kernel_coverage", namespaces.NAME)
+KERNELS = ("sanitize", "fuzz_kernels", "kernel_coverage")
+STORE = ("kill", "power", "soak", namespaces.NAME)
+NAMES = KERNELS + STORE
 
 INTRODUCTION = """\
-# Reliability of the compiled kernels
+# Reliability
+
+Of the compiled kernels first, then of the store.
 
 The kernels are the only part of hashmem that can leave its buffers. What they are held to: whatever
 the arguments are, a kernel answers or raises `TypeError`, `ValueError`, `BufferError` or
 `OverflowError`; it writes to no byte outside of its outputs; and where the arguments are valid, the
 answer is that of the reference kernels.
+
+What the store is held to: whenever a process dies or the power goes, every commit that had returned
+is there, the one under way whole or not at all, and nothing is damaged.
 
 This page is made by `python -m bench.reliability.render` from the results in `bench/results/`. To
 repeat them, from a checkout with a C compiler and its sanitizers:
@@ -28,12 +35,18 @@ python -m bench.reliability.sanitize
 python -m bench.reliability.fuzz_kernels
 python -m bench.reliability.fuzz_kernels --sanitized --inputs 1000000
 python -m bench.reliability.coverage
+python -m bench.reliability.kill
+python -m bench.reliability.power
+python -m bench.reliability.soak
 python -m bench.reliability.namespaces
 python -m bench.reliability.render
 ```
 
 `--replay BLOCK PLACE` makes one input of the fuzzer again. A small part of it runs with the tests
-(`tests/test_fuzz.py`), and what bad input to a table does is in `tests/test_bad_input.py`.
+(`tests/test_fuzz.py`), and what bad input to a table does is in `tests/test_bad_input.py`. The
+campaigns of kills and power cuts go on where they were cut off; `--seconds` cuts them off, `--anew`
+begins again. Parts of them run in `tests/test_store_kill.py`, `tests/test_store_power.py` and
+`tests/test_store_soak.py`, which also plant faults that they must find.
 """
 
 # What fuzzing has brought up; tests/test_fuzz.py holds each.
@@ -161,10 +174,13 @@ def _machines(results: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-SECTIONS = {
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "sanitize": _sanitize,
     "fuzz_kernels": _fuzz,
     "kernel_coverage": _coverage,
+    "kill": lambda found: crashes.kill(found, _method(found), _table, _number),
+    "power": lambda found: crashes.power(found, _method(found), _table, _number),
+    "soak": lambda found: crashes.soak(found, _method(found), _table, _number),
     namespaces.NAME: namespaces.section,
 }
 
@@ -172,6 +188,8 @@ SECTIONS = {
 def render(results: list[dict[str, Any]]) -> str:
     """Return the page for results as read from JSON."""
     parts = [INTRODUCTION, *(SECTIONS[result["name"]](result) for result in results)]
+    if any(result["name"] in STORE for result in results):
+        parts.append(crashes.others(_table))
     text = "\n\n".join([*parts, _machines(results)])
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")

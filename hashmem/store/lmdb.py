@@ -338,6 +338,7 @@ class LmdbBackend(Backend):
             file.write(f"hashmem {FORMAT}\n{name}\n".encode())
             file.flush()
             os.fsync(file.fileno())
+        _sync(self._folder)  # or the new name of CURRENT may outlive a power cut, and `name` not
         os.replace(new, self._folder / "CURRENT")
         _sync(self._folder)
 

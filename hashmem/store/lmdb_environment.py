@@ -42,7 +42,12 @@ class Environment:
     _guard = threading.RLock()
 
     def __init__(
-        self, path: Path, identity: tuple[int, int], readonly: bool, durability: str
+        self,
+        path: Path,
+        identity: tuple[int, int],
+        readonly: bool,
+        durability: str,
+        checked: bool = True,
     ) -> None:
         self.identity = identity
         self.path = path
@@ -54,7 +59,8 @@ class Environment:
         self.in_use: Version | None = None  # a commit in which this generation was the one in use
         self.map: mmap.mmap | bytes = b""  # all of it, as last mapped; old maps stay while used
         try:
-            self._check()
+            if checked:
+                self._check()
             self.lmdb: Any = open_file(path, readonly=readonly, durability=durability)
         except BaseException:
             os.close(self._file)
@@ -97,10 +103,12 @@ class Environment:
         return memoryview(self.map)
 
     @classmethod
-    def share(cls, path: Path, readonly: bool, durability: str) -> "Environment":
+    def share(
+        cls, path: Path, readonly: bool, durability: str, checked: bool = True
+    ) -> "Environment":
         """Return the environment on `path`, opening it if this process has not.
 
-        Raises `FileNotFoundError` where it is gone.
+        Unless `checked`, its pages are not looked through before. Raises `FileNotFoundError` where it is gone.
         """
         with cls._guard:
             status = os.stat(path)
@@ -116,7 +124,7 @@ class Environment:
                     f"open it with that, or close that store first"
                 )
             if found is None:
-                found = cls._open[identity] = cls(path, identity, readonly, durability)
+                found = cls._open[identity] = cls(path, identity, readonly, durability, checked)
             found.users += 1
             return found
 
