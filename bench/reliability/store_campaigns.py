@@ -124,7 +124,8 @@ class Place:
 def scratch() -> Iterator[Path]:
     """A folder in memory where there is one, removed at the end."""
     shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
+    where = shared if os.access(shared, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="hashmem-", dir=where) as folder:
         yield Path(folder)
 
 
