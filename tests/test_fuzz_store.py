@@ -22,7 +22,7 @@ OPEN = {
     "metadata": "nested arrays that lie take memory by depth times length",
     "whole store": "what the records of namespaces say is believed",
 }
-BLOCKS = {"metadata": 20, "whole store": 20}
+BLOCKS = {"metadata": 6, "whole store": 12}
 
 
 @pytest.fixture(autouse=True)
