@@ -130,6 +130,30 @@ class Scenario:
     during: Callable[[Scene], object]
 
 
+def _emptied(scene: Scene) -> None:
+    shutil.rmtree(scene.folder)
+    scene.acknowledged.clear()
+
+
+def _nothing(scene: Scene) -> None:
+    pass
+
+
+def _compact(scene: Scene) -> None:
+    scene.opened().compact()
+    scene.acknowledge()
+
+
+def _put_beside(scene: Scene) -> None:
+    _put(scene)
+    scene.elsewhere(_others_commit)
+
+
+def _two_namespaces(scene: Scene) -> None:
+    MemoryStore(scene.folder, namespace="other").close()
+    scene.open()
+
+
 SIZES = (0, 10, 5000, 100_000)
 
 
@@ -165,11 +189,11 @@ def _read_all(scene: Scene) -> None:
 
 
 SCENARIOS = {
-    "make": Scenario(lambda scene: _emptied(scene), lambda scene: scene.open()),
-    "open": Scenario(lambda scene: None, lambda scene: scene.open()),
-    "open read-only": Scenario(lambda scene: None, lambda scene: scene.open(readonly=True)),
+    "make": Scenario(_emptied, lambda scene: scene.open()),
+    "open": Scenario(_nothing, lambda scene: scene.open()),
+    "open read-only": Scenario(_nothing, lambda scene: scene.open(readonly=True)),
     "open another namespace": Scenario(
-        lambda scene: None, lambda scene: MemoryStore(scene.folder, namespace="new").close()
+        _nothing, lambda scene: MemoryStore(scene.folder, namespace="new").close()
     ),
     "read": Scenario(lambda scene: scene.open(), _read_all),
     "commit": Scenario(_put, lambda scene: scene.commit()),
@@ -178,22 +202,15 @@ SCENARIOS = {
     ),
     "many commits": Scenario(lambda scene: scene.open(), _commits),
     "close": Scenario(_put, lambda scene: scene.close()),
-    "compact": Scenario(_put, lambda scene: (scene.opened().compact(), scene.acknowledge())),
+    "compact": Scenario(_put, _compact),
     "refresh": Scenario(_wait(_others_commit), _read_all),
     "refresh after compacting": Scenario(_wait(lambda other: other.opened().compact()), _read_all),
-    "commit after another's": Scenario(
-        lambda scene: (_put(scene), scene.elsewhere(_others_commit)), lambda scene: scene.commit()
-    ),
+    "commit after another's": Scenario(_put_beside, lambda scene: scene.commit()),
     "drop a namespace": Scenario(
-        lambda scene: (MemoryStore(scene.folder, namespace="other").close(), scene.open()),
+        _two_namespaces,
         lambda scene: scene.opened().drop_namespace("other"),
     ),
 }
-
-
-def _emptied(scene: Scene) -> None:
-    shutil.rmtree(scene.folder)
-    scene.acknowledged.clear()
 
 
 # ------------------------------------------------------------------------------------ the shim
@@ -365,7 +382,7 @@ class Ground:
         if dies and found[0] in FINE:
             stored = {bytes.fromhex(d): bytes.fromhex(p) for d, p in acknowledged}
             left = Scene(self.folder, stored)
-            after = campaigns.in_fork(lambda tell: tell(usable(left)))
+            after = campaigns.in_fork(partial(_tell_usable, left))
             outcome, note = after.told[0] if not after.what else (after.what, "")
             if outcome != "ok":
                 found[:2] = outcome, f"{note}, in the next process, after: {found[1]}"
@@ -397,7 +414,7 @@ def run_scenario(
     for kind, (_, possible) in KINDS.items():
         probe = Fault(kind, possible[0], 1 << 40)
         outcome, note, calls = ground.case(
-            lambda scene, probe=probe: during_fault(shim, scene, scenario, probe, False), False
+            partial(_with_fault, shim, scenario, probe, False), False
         )
         if outcome:
             count(found, name, "nothing", outcome, "without a fault", note)
@@ -496,7 +513,12 @@ def damages(files: dict[str, bytes]) -> Iterator[tuple[str, Callable[[Path], obj
     )
     yield "CURRENT is garbage", lambda folder: (folder / "CURRENT").write_bytes(b"\xff\0" * 50)
     yield "folder gone", lambda folder: os.rename(folder, folder.with_name("kept"))
-    yield "folder empty", lambda folder: [path.unlink() for path in folder.iterdir()]
+    yield "folder empty", _empty
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def _look(scene: Scene) -> None:
@@ -520,33 +542,40 @@ def _look(scene: Scene) -> None:
         raise errors[0]
 
 
+def _tell_damaged(
+    damage: Callable[[Path], object], is_open: bool, scene: Scene, tell: Tell
+) -> None:
+    if is_open:
+        scene.open()
+    damage(scene.folder)
+    try:
+        _look(scene)
+    except HashMemError as error:
+        clear = str(scene.folder) in str(error) or "damaged" in str(error)
+        tell(("told" if clear else "unclear", _shown(error)))
+    except Exception as error:  # that is what is looked for
+        tell(("exception", _shown(error)))
+    else:
+        tell(("ridden out", ""))
+
+
+def _tell_usable(scene: Scene, tell: Tell) -> None:
+    tell(usable(scene))
+
+
 def run_files(found: dict[str, Any], ground: Ground) -> None:
     """Files cut short, removed and overwritten, before opening and while open; then put back."""
     kept = ground.folder.with_name("kept")
     for (what, damage), is_open in itertools.product(damages(ground.files), (False, True)):
-
-        def job(scene: Scene, damage: Any = damage, is_open: bool = is_open) -> tuple[str, str]:
-            if is_open:
-                scene.open()
-            damage(scene.folder)
-            try:
-                _look(scene)
-            except HashMemError as error:
-                clear = str(scene.folder) in str(error) or "damaged" in str(error)
-                return ("told" if clear else "unclear"), _shown(error)
-            except Exception as error:  # that is what is looked for
-                return "exception", _shown(error)
-            return "ridden out", ""
-
         scene = ground.scene()
-        ended = campaigns.in_fork(lambda tell, job=job, scene=scene: tell(job(scene)))
+        ended = campaigns.in_fork(partial(_tell_damaged, damage, is_open, scene))
         outcome, note = (ended.what, "") if ended.what else ended.told[0]
         if kept.is_dir():
             shutil.rmtree(kept)
         kept.unlink(missing_ok=True)
         if outcome in FINE:
             left = ground.scene()  # puts everything back
-            after = campaigns.in_fork(lambda tell, left=left: tell(usable(left)))
+            after = campaigns.in_fork(partial(_tell_usable, left))
             if after.what or after.told[0][0] != "ok":
                 outcome, note = after.what or after.told[0][0], f"put back, after: {note}"
         name = "opening what was damaged" if not is_open else "damage while open"

@@ -102,7 +102,9 @@ def limit_memory(more: int) -> None:
         for line in Path("/proc/self/status").read_text().splitlines()
         if line.startswith("VmData:")
     )
-    resource.setrlimit(resource.RLIMIT_DATA, (has + more, has + more))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    most = has + more if hard == resource.RLIM_INFINITY else min(has + more, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 class Place:
