@@ -55,7 +55,7 @@ KINDS = {  # kind → its number in faults.c, and the errors that it may fail wi
     "mmap": (6, (errno.ENOMEM,)),
     "truncate": (7, (errno.ENOSPC, errno.EIO)),
     "unlink": (8, (errno.EIO, errno.EROFS)),
-    "lock": (9, (errno.ENOLCK, errno.EINTR)),
+    "lock": (9, (errno.ENOLCK,)),
     "mkdir": (10, (errno.ENOSPC, errno.EROFS)),
 }
 STICKY, SHORT = 1, 2
@@ -495,6 +495,9 @@ def damages(files: dict[str, bytes]) -> Iterator[tuple[str, Callable[[Path], obj
     def cut(name: str, size: int) -> Callable[[Path], object]:
         return lambda folder: os.truncate(folder / name, size)
 
+    def gone(name: str) -> Callable[[Path], object]:
+        return lambda folder: os.rename(folder / name, folder.with_name("kept"))
+
     for name, data in files.items():
         size, page = len(data), 4096
         sizes = (0, 1, 100, page, 2 * page, 3 * page, size // 2, size - page, size - 1)
@@ -503,10 +506,7 @@ def damages(files: dict[str, bytes]) -> Iterator[tuple[str, Callable[[Path], obj
             if at in (size // 2, size - page) and at > 3 * page:
                 share = "half" if at == size // 2 else "all but a page"
             yield f"{Path(name).suffix or name} cut to {share}", cut(name, at)
-        yield (
-            f"{Path(name).suffix or name} gone",
-            lambda folder, name=name: os.rename(folder / name, folder.with_name("kept")),
-        )
+        yield f"{Path(name).suffix or name} gone", gone(name)
     yield (
         "CURRENT names another file",
         lambda folder: (folder / "CURRENT").write_text("hashmem 1\n000077.mdb\n"),
