@@ -383,6 +383,7 @@ def section(found: dict[str, Any]) -> str:
             campaigns.table(found["strata"], "drawn evenly over", order),
             campaigns.table(found["stores"], "store", order),
             campaigns.table(dict(sorted(found["fields"].items())), "field", order),
+            campaigns.failures(found),
         ]
     )
 

@@ -598,6 +598,7 @@ def section(found: dict[str, Any]) -> str:
             f"{campaigns.number(found.get('failed', 0))} failures.**",
             campaigns.table(found["operations"], "operation", ORDER),
             campaigns.table(dict(sorted(found["faults"].items())), "fault", ORDER),
+            campaigns.failures(found),
         ]
     )
 

@@ -157,6 +157,7 @@ def section(found: dict[str, Any]) -> str:
             f"**{campaigns.number(total)} inputs, {campaigns.number(found.get('failed', 0))} "
             "failures.**",
             campaigns.table(lines, "decoder", ("inputs", "answered", "refused", "failed")),
+            campaigns.failures(found),
         ]
     )
 

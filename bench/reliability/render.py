@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import RESULTS, ROOT
+from bench.reliability import bits, faults, fuzz_store, stateful
 
 PAGE = ROOT / "docs" / "reliability.md"
 NAMES = ("sanitize", "fuzz_kernels", "kernel_coverage")
+STORE = {campaign.NAME: campaign.section for campaign in (bits, faults, fuzz_store, stateful)}
 
 INTRODUCTION = """\
 # Reliability of the compiled kernels
@@ -159,7 +161,7 @@ def _machines(results: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-SECTIONS = {"sanitize": _sanitize, "fuzz_kernels": _fuzz, "kernel_coverage": _coverage}
+SECTIONS = {"sanitize": _sanitize, "fuzz_kernels": _fuzz, "kernel_coverage": _coverage} | STORE
 
 
 def render(results: list[dict[str, Any]]) -> str:
@@ -173,7 +175,7 @@ def render(results: list[dict[str, Any]]) -> str:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Read the results in `folder` that this page shows."""
-    paths = [folder / f"{name}.json" for name in NAMES]
+    paths = [folder / f"{name}.json" for name in (*NAMES, *STORE)]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 

@@ -309,6 +309,7 @@ def section(found: dict[str, Any]) -> str:
             f"**{campaigns.number(found['cases'])} operations in {found['episodes']} episodes, "
             f"{campaigns.number(found.get('failed', 0))} failures**, {rate:.0f} a second.",
             campaigns.table(counts, "operation"),
+            campaigns.failures(found),
         ]
     )
 

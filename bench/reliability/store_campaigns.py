@@ -211,6 +211,15 @@ def table(counts: dict[str, dict[str, int]], first: str, order: tuple[str, ...] 
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
+def failures(found: dict[str, Any]) -> str:
+    """The failures that were kept, a line each; "" where there are none."""
+    lines = []
+    for failure in found["failures"]:
+        rest = (f"{name} {value}" for name, value in failure.items() if name != "kind" and value)
+        lines.append(f"- {failure['kind']} ({', '.join(rest)})"[:400].replace("|", "\\|"))
+    return "\n".join(lines)
+
+
 def method(found: dict[str, Any]) -> str:
     """The docstring of what made the result, without its title."""
     return str(found["description"]).partition("\n")[2].strip()
