@@ -22,7 +22,7 @@ OPEN = {
     "metadata": "nested arrays that lie take memory by depth times length",
     "whole store": "what the records of namespaces say is believed",
 }
-BLOCKS = {"metadata": 6, "whole store": 12}
+BLOCKS = {"whole store": 12}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,9 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def fuzz(name: str, decoder: Decoder, blocks: int) -> dict[str, Any]:
     found: dict[str, Any] = {"failures": []}
     inputs = fuzz_store.Inputs(name, decoder)
-    fuzz_store.campaign(found, inputs, 1, blocks, time.monotonic() + 60)
+    wanted = blocks * inputs.size
+    while fuzz_store.campaign(found, inputs, 1, wanted, time.monotonic() + 60):
+        pass
     return found
 
 
@@ -48,7 +50,8 @@ def fuzz(name: str, decoder: Decoder, blocks: int) -> dict[str, Any]:
         for name in DECODERS
     ],
 )
-def test_decoders_answer_or_refuse(name: str) -> None:
+def test_decoders_answer_or_refuse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_store, "SAMPLED", 4)
     found = fuzz(name, DECODERS[name], BLOCKS.get(name, 3))
     counts = found["decoders"][name]
     assert counts["answered"] > counts["inputs"] // 100  # checksums were made right
@@ -132,6 +135,6 @@ def test_a_child_that_ends_is_a_failure(
                 os.abort()
 
     found = planted(decode)
-    assert [failure["kind"] for failure in found["failures"]] == [f"planted: {what}"] * 2
-    assert [failure["place"] for failure in found["failures"]] == [6, 6]
-    assert found["decoders"]["planted"]["blocks"] == 2
+    assert {failure["kind"] for failure in found["failures"]} == {f"planted: {what}"}
+    assert {failure["place"] for failure in found["failures"]} == {6}
+    assert found["decoders"]["planted"]["inputs"] == 7 * found["failed"] == 42

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,9 @@ NAMES = ("mixed", "compacted", "many", "tiny")
 
 
 @pytest.fixture(scope="module")
-def specimens(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bits.Specimen]:
-    return bits.specimens_in(tmp_path_factory.mktemp("stores"), NAMES)
+def specimens() -> Iterator[dict[str, bits.Specimen]]:
+    with campaigns.scratch() as folder:
+        yield bits.specimens_in(folder, NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_an_interpreter_that_ends_is_a_failure(
     assert [outcome for outcome, _ in bits.run(specimens, flips)] == [what, what]
 
 
-def test_what_was_found_is_shown(specimens: dict[str, bits.Specimen], tmp_path: Path) -> None:
+def test_what_was_found_is_shown(specimens: dict[str, bits.Specimen]) -> None:
     found: dict[str, Any] = {"cases": 0, "failures": [], "seconds": 1.0, "description": "a\nb"}
     bits.block(found, specimens, 3, 10)
     shown = bits.section(found)

@@ -1,6 +1,7 @@
 """Random operations by several processes: a part of `bench.reliability.stateful`, and its proof."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from hashmem import MemoryStore
 EPISODES = 6
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with campaigns.scratch() as folder:
+        yield folder
+
+
 def campaign(folder: Path, episodes: int, length: int = 400) -> dict[str, Any]:
     found: dict[str, Any] = {"cases": 0, "failures": [], "seconds": 1.0, "description": "a\nb"}
     for _ in range(episodes):
@@ -22,9 +29,8 @@ def campaign(folder: Path, episodes: int, length: int = 400) -> dict[str, Any]:
     return found
 
 
-def test_random_operations_agree_with_dictionaries() -> None:
-    with campaigns.scratch() as folder:
-        found = campaign(folder / "store", EPISODES)
+def test_random_operations_agree_with_dictionaries(folder: Path) -> None:
+    found = campaign(folder / "store", EPISODES)
     assert found["failures"] == []
     assert found["cases"] == EPISODES * 400
     assert set(found["operations"]) == {*OPERATIONS, *stateful.FORKS}
@@ -37,7 +43,7 @@ def test_operations_follow_from_the_seed() -> None:
     assert {actor for _, actor, *_ in steps} == {FIRST, SECOND, PEER, KEYED, FORKED}
 
 
-def test_handles_of_three_processes_see_each_other(tmp_path: Path) -> None:
+def test_handles_of_three_processes_see_each_other(folder: Path) -> None:
     steps: list[stateful.Step] = [
         ["put", FIRST, 3, {"a": 1}],
         ["hold", FIRST],
@@ -57,8 +63,8 @@ def test_handles_of_three_processes_see_each_other(tmp_path: Path) -> None:
         ["end", FORKED, True],
         ["check", KEYED],
     ]
-    assert stateful.run(tmp_path / "store", 0, steps) == {}
-    episode = stateful.Episode(tmp_path / "again", 0)
+    assert stateful.run(folder / "store", 0, steps) == {}
+    episode = stateful.Episode(folder / "again", 0)
     assert [episode.step(name, actor, rest) for name, actor, *rest in steps] == [""] * len(steps)
     assert episode.common.committed.records == {3, 4, 5, 6}
     assert episode.finish() == ""
@@ -80,22 +86,22 @@ def failing(folder: Path) -> dict[str, Any]:
 
 
 def test_a_rollback_that_forgets_nothing_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryStore, "rollback", lambda store: None)
-    failure = failing(tmp_path)
+    failure = failing(folder)
     assert len(failure["shortened"]) <= 6
     assert "rollback" in {name for name, *_ in failure["shortened"]}
 
 
 def test_a_refresh_that_sees_nothing_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryStore, "refresh", lambda store: False)
-    assert failing(tmp_path)["what"] == "refresh() saw nothing of a commit"
+    assert failing(folder)["what"] == "refresh() saw nothing of a commit"
 
 
-def test_another_processs_damage_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_processs_damage_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit, here = MemoryStore.commit, os.getpid()
 
     def losing(store: MemoryStore) -> None:
@@ -104,27 +110,27 @@ def test_another_processs_damage_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         commit(store)
 
     monkeypatch.setattr(MemoryStore, "commit", losing)
-    assert {PEER, FORKED} & {actor for _, actor, *_ in failing(tmp_path)["shortened"]}
+    assert {PEER, FORKED} & {actor for _, actor, *_ in failing(folder)["shortened"]}
 
 
 @pytest.mark.parametrize(
     ("actor", "what"), [(FIRST, "crash (SIGABRT)"), (PEER, "the process died")]
 )
 def test_a_process_that_dies_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actor: int, what: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, actor: int, what: str
 ) -> None:
     monkeypatch.setattr(MemoryStore, "unlink", lambda *_: os.abort())
     steps: list[stateful.Step] = [["put", actor, 1, None], ["unlink", actor, [1]]]
-    failure = stateful.run(tmp_path / "store", 0, steps)
+    failure = stateful.run(folder / "store", 0, steps)
     assert failure["step"] == 1
     assert what in failure["what"]
 
 
-def test_an_operation_is_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_is_an_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     operation = store_operations.Operation(
         1000, lambda random: [], lambda box: len(box.store), lambda _, seen: len(seen.view.records)
     )
     monkeypatch.setitem(OPERATIONS, "count", operation)
-    found = campaign(tmp_path / "store", 1, 100)
+    found = campaign(folder / "store", 1, 100)
     assert found["failures"] == []
     assert found["operations"]["count"] > 50

@@ -21,7 +21,6 @@ eight compacts as well, and what could be read before must be readable after reo
 import os
 import random
 import sys
-import time
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -399,14 +398,10 @@ def main() -> int:
             print(flip, *run(specimens, [flip])[0], sep="\n")
             return 0
         found = campaigns.kept(NAME, options)
-        start = time.monotonic()
-        while found["cases"] < options.cases and time.monotonic() - start < options.seconds:
-            block(found, specimens, options.seed, min(BLOCK, options.cases - found["cases"]))
-        status = campaigns.keep(found, __doc__, options, start)
-    print(section(found).partition("\n\n**")[2])
-    for failure in found["failures"]:
-        print(failure)
-    return status
+        with campaigns.Running(found, __doc__, options) as running:
+            while running.goes_on():
+                block(found, specimens, options.seed, min(BLOCK, options.cases - found["cases"]))
+    return campaigns.show(found, section(found))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from bench.reliability import lmdb_fields
-from bench.reliability.fuzz_mutations import any_msgpack, map_with_one_wrong
+from bench.reliability.fuzz_mutations import any_msgpack, changed, map_with_one_wrong
 from bench.reliability.store_specimens import SPECIMENS, files_in
 from hashmem import MemoryStore
 from hashmem.errors import HashMemError
@@ -262,6 +262,18 @@ def _mend_value(data: bytearray) -> None:
         data[1:] = value
 
 
+def _made_value(random: Random) -> bytes:
+    """A header or a namespace's record with something wrong, or any value a little changed."""
+    values, keys = _ram()
+    if random.getrandbits(2) == 0:
+        key = random.choice([key for key in keys if key[:1] in (b"h", b"n")])
+        known = [msgpack.unpackb(values[key])]
+        return struct.pack("<B", keys.index(key)) + map_with_one_wrong(random, known)
+    data = changed(random, _values(), [range(1, 65)] * len(keys))
+    _mend_value(data)
+    return bytes(data)
+
+
 def _whole(data: bytes) -> None:
     values, keys = _ram()
     if not data or data[0] >= len(keys):
@@ -308,5 +320,5 @@ DECODERS = {
     "CURRENT": Decoder(_current, lambda: [b"hashmem 1\n000001.mdb\n", b"hashmem 1\n1234567.mdb\n"]),
     "LMDB pages": Decoder(_lmdb_page_walk, _lmdb_files, hot=_lmdb_hot),
     "frozen table": Decoder(_table, _tables, _mend_table, hot=_before(160)),
-    "whole store": Decoder(_whole, _values, _mend_value, cap=320 * MIB, share=0.01),
+    "whole store": Decoder(_whole, _values, _mend_value, _made_value, cap=320 * MIB, share=0.01),
 }

@@ -24,7 +24,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -616,23 +615,18 @@ def main() -> int:
             environment = {**os.environ, SHIM: shim, "LD_PRELOAD": shim}
             return subprocess.run(command, cwd=harness.ROOT, env=environment).returncode
         found = campaigns.kept(NAME, options)
-        start = time.monotonic()
         ground = Ground.made(folder / "store")
-        for name in options.only:
-            if name in found.setdefault("done", []) or time.monotonic() - start > options.seconds:
-                continue
-            if name in SCENARIOS and options.quick:
-                run_scenario(found, ground, name, errors=1, deaths=False)
-            elif name in SCENARIOS:
-                run_scenario(found, ground, name)
-            else:
-                OTHERS[name](found, ground)
-            found["done"].append(name)
-        status = campaigns.keep(found, __doc__, options, start)
-    print(section(found).partition("\n\n**")[2])
-    for failure in found["failures"]:
-        print(failure)
-    return status
+        with campaigns.Running(found, __doc__, options) as running:
+            for name in options.only:
+                if name in found.setdefault("done", []) or not running.is_in_time:
+                    continue
+                if name in OTHERS:
+                    OTHERS[name](found, ground)
+                else:
+                    run_scenario(found, ground, name, *((1, False) if options.quick else ()))
+                found["done"].append(name)
+                running.keep()
+    return campaigns.show(found, section(found))
 
 
 if __name__ == "__main__":

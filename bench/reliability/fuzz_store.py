@@ -30,6 +30,7 @@ BLOCK = 2000  # inputs, of a decoder that gets its full share
 BLOCKS = 50  # a child
 SAMPLED = 64  # one input in so many has its memory looked at
 TIMES = 64  # bytes that decoding may take for one of the input, beyond the decoder's cap
+COUNTED = ("blocks", "inputs", "answered", "refused", "failed", "seconds")
 LARGEST = 1 << 16  # bytes; what changing makes longer is cut
 
 
@@ -88,26 +89,27 @@ def check(inputs: Inputs, seed: int, number: int, place: campaigns.Place) -> dic
 
 
 def campaign(
-    found: dict[str, Any], inputs: Inputs, seed: int, blocks: int, deadline: float
-) -> None:
-    """Run the next blocks of one decoder in children and count what they tell."""
-    counts = found.setdefault("decoders", {}).setdefault(
-        inputs.name,
-        {"blocks": 0, "inputs": 0, "answered": 0, "refused": 0, "failed": 0, "seconds": 0},
-    )
-    place = campaigns.Place()
-    last = counts["blocks"] + blocks
-    while counts["blocks"] < last and time.monotonic() < deadline:
-        start, first = time.monotonic(), counts["blocks"]
-        numbers = range(first, min(first + BLOCKS, last))
-        ended = campaigns.in_fork(partial(_blocks, inputs, seed, numbers, place, deadline))
-        for number, block in enumerate(ended.told, first):
-            _count(found, counts, number, block, inputs.size)
-        if ended.what:
-            at, number = place.get(), first + len(ended.told)
-            failure = {"kind": ended.what, "place": at, "what": "the child ended"}
-            _count(found, counts, number, {"answered": 0, "failures": [failure]}, at + 1)
-        counts["seconds"] = round(counts["seconds"] + time.monotonic() - start, 2)
+    found: dict[str, Any], inputs: Inputs, seed: int, wanted: int, deadline: float
+) -> bool:
+    """Run the next blocks of one decoder in a child, towards so many inputs `wanted` in all, and
+    count what it tells. Returns whether there is more to do."""
+    decoders = found.setdefault("decoders", {})
+    counts = decoders.setdefault(inputs.name, dict.fromkeys(COUNTED, 0))
+    first, left = counts["blocks"], -(-(wanted - counts["inputs"]) // inputs.size)
+    if left <= 0 or time.monotonic() >= deadline:
+        return False
+    place, start = campaigns.Place(), time.monotonic()
+    numbers = range(first, first + min(BLOCKS, left))
+    ended = campaigns.in_fork(partial(_blocks, inputs, seed, numbers, place, deadline))
+    for number, block in enumerate(ended.told, first):
+        _count(found, inputs.name, number, block, inputs.size)
+    if ended.what:
+        failure = {"kind": ended.what, "place": place.get(), "what": "the child ended"}
+        block = {"answered": 0, "failures": [failure]}
+        _count(found, inputs.name, first + len(ended.told), block, place.get() + 1)
+    counts["seconds"] = round(counts["seconds"] + time.monotonic() - start, 2)
+    found["cases"] = sum(counts["inputs"] for counts in decoders.values())
+    return True
 
 
 def _blocks(
@@ -124,11 +126,8 @@ def _blocks(
             return
 
 
-def _count(
-    found: dict[str, Any], counts: dict[str, Any], number: int, block: dict[str, Any], size: int
-) -> None:
-    name = next(name for name, known in found["decoders"].items() if known is counts)
-    failures = block["failures"]
+def _count(found: dict[str, Any], name: str, number: int, block: dict[str, Any], size: int) -> None:
+    counts, failures = found["decoders"][name], block["failures"]
     for failure in failures:
         kind = f"{name}: {failure['kind']}"
         campaigns.fail(found, kind, block=number, place=failure["place"], what=failure["what"])
@@ -177,21 +176,15 @@ def main() -> int:
             DECODERS[name].decode(data)
             return 0
         found = campaigns.kept(NAME, options)
-        start = time.monotonic()
-        for left, name in zip(range(len(options.only), 0, -1), options.only, strict=True):
-            inputs = Inputs(name, DECODERS[name])
-            wanted = int(options.cases * inputs.decoder.share)
-            done = found.get("decoders", {}).get(name, {"inputs": 0})["inputs"]
-            blocks = max(0, -(-(wanted - done) // inputs.size))
-            now = time.monotonic()
-            until = now + (start + options.seconds - now) / left  # all get a share of the time
-            campaign(found, inputs, options.seed, blocks, until)
-        found["cases"] = sum(counts["inputs"] for counts in found["decoders"].values())
-        status = campaigns.keep(found, __doc__, options, start)
-    print(section(found).partition("\n\n**")[2])
-    for failure in found["failures"]:
-        print(failure)
-    return status
+        with campaigns.Running(found, __doc__, options) as running:
+            for left, name in zip(range(len(options.only), 0, -1), options.only, strict=True):
+                inputs, now = Inputs(name, DECODERS[name]), time.monotonic()
+                # All that are left get the same share of the time.
+                until = now + (running.start + options.seconds - now) / left
+                wanted = int(options.cases * inputs.decoder.share)
+                while campaign(found, inputs, options.seed, wanted, until):
+                    running.keep()
+    return campaigns.show(found, section(found))
 
 
 if __name__ == "__main__":

@@ -324,15 +324,10 @@ def main() -> int:
             print(run(folder, options.replay, drawn(options.seed, options.replay)))
             return 0
         found = campaigns.kept(NAME, options)
-        start = time.monotonic()
-        while found["cases"] < options.cases and time.monotonic() - start < options.seconds:
-            episode(found, folder, options.seed)
-        status = campaigns.keep(found, __doc__, options, start)
-    print(section(found).partition("\n\n**")[2])
-    for failure in found["failures"]:
-        steps = failure.pop("shortened")
-        print(failure, *steps, sep="\n  ")
-    return status
+        with campaigns.Running(found, __doc__, options) as running:
+            while running.goes_on():
+                episode(found, folder, options.seed)
+    return campaigns.show(found, section(found))
 
 
 if __name__ == "__main__":

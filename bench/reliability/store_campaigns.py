@@ -27,9 +27,8 @@ from typing import Any
 from bench import harness
 from bench.machine import machine
 
-__all__ = ["Ended", "Place", "add", "in_fork", "keep", "kept", "options_for", "scratch", "table"]
-
 SECONDS = 30.0  # that one child may take before it counts as hanging
+EVERY = 60.0  # seconds between one writing of the counts and the next
 MEMORY = 1 << 30  # bytes that one child may take beyond what it starts with
 MOST_KEPT = 3  # failures of one kind written out; all are counted
 
@@ -175,15 +174,52 @@ def kept(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"name": name, "seed": options.seed, "cases": 0, "seconds": 0.0, "failures": []}
 
 
-def keep(
-    found: dict[str, Any], description: str | None, options: argparse.Namespace, since: float
-) -> int:
-    """Write what is found so far, `since` when this part of it ran. Returns the exit status."""
-    found["seconds"] = round(found["seconds"] + time.monotonic() - since, 1)
-    found |= {"description": description, "machine": machine()}
-    options.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    (options.results / f"{found['name']}.json").write_text(text, encoding="utf-8")
+class Running:
+    """A campaign while it runs: its counts are written every minute, and at the end of the block.
+
+    with Running(found, __doc__, options) as running:
+        while running.goes_on():
+            ...
+    """
+
+    def __init__(
+        self, found: dict[str, Any], description: str | None, options: argparse.Namespace
+    ) -> None:
+        self.found, self.options = found, options
+        self.start = self.kept = time.monotonic()
+        found |= {"description": description, "machine": machine()}
+
+    @property
+    def is_in_time(self) -> bool:
+        return bool(time.monotonic() - self.start < self.options.seconds)
+
+    def goes_on(self) -> bool:
+        """Whether there are cases and time left. Writes the counts where it is time to."""
+        if time.monotonic() - self.kept > EVERY:
+            self.keep()
+        return bool(self.found["cases"] < self.options.cases) and self.is_in_time
+
+    def keep(self) -> None:
+        now, found = time.monotonic(), self.found
+        found["seconds"] = round(found["seconds"] + now - self.kept, 1)
+        self.kept = now
+        self.options.results.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        path = self.options.results / f"{found['name']}.json"
+        new = path.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.keep()
+
+
+def show(found: dict[str, Any], shown: str) -> int:
+    """Print the figures of a section of the page. Returns the exit status."""
+    print(shown.partition("\n\n**")[2])
     return 1 if found["failures"] else 0
 
 
