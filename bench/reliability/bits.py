@@ -15,6 +15,7 @@ eight compacts as well, and what could be read before must be readable after reo
   read gave wrong bytes), lost (a commit made whole records unreadable), exception (one that is not
   hashmem's own), crash or hang of the interpreter
 
+`python -m bench.reliability.bits` goes on behind the last case that is kept in `bench/results/`;
 `--replay CASE` makes one case again and tells what it is.
 """
 

@@ -14,6 +14,9 @@ short, emptied, removed or moved away, before the store is opened and while it i
 - FAILURE: swallowed (a failed sync, and no error), unclear (an error that says too little),
   exception (not hashmem's own), unusable (an error after the fault has gone), lost (something
   acknowledged is not there, or `verify()` complains), crash or hang of the interpreter
+
+`python -m bench.reliability.faults` goes on with the operations that are not kept in
+`bench/results/`; `--only NAME` runs one.
 """
 
 import ctypes

@@ -7,7 +7,8 @@ lies behind the checksum is reached. A decoder may answer or raise one of hashme
 Anything else is a failure: another exception, a crash, an input that does not end, more than 1 GiB
 taken, or, looked at in one input of 64, more memory than 64 times the input and a fixed amount.
 
-`--replay DECODER BLOCK PLACE` makes one input again and decodes it.
+`python -m bench.reliability.fuzz_store` goes on behind the last block that is kept in
+`bench/results/`; `--replay DECODER BLOCK PLACE` makes one input again and decodes it.
 """
 
 import sys

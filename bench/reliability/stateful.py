@@ -8,7 +8,8 @@ what is committed and what each handle sees (`store_model.py`). In every second 
 cut at 128 bytes and merged two at a time, so that cut items and merges are met all the time.
 
 Operations follow from the seed and the episode's number. Of a failure, the list of operations is
-shortened as long as it still fails. `--replay EPISODE` runs one again.
+shortened as long as it still fails. `python -m bench.reliability.stateful` goes on behind the last
+episode that is kept in `bench/results/`; `--replay EPISODE` runs one again.
 """
 
 import json
