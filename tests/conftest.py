@@ -1,6 +1,12 @@
 """Long campaigns run only when they are asked for: `pytest -m campaign`."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+# For `bench`. Last, so that the installed hashmem goes before the checkout's.
+sys.path.append(str(Path(__file__).parents[1]))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -199,7 +199,7 @@ def test_the_page_is_what_the_results_render_to() -> None:
 
 def test_the_results_are_whole_and_without_failures() -> None:
     results = {result["name"]: result for result in render.read(render.RESULTS)}
-    assert set(results) == set(render.NAMES)
+    assert set(results) >= set(render.NAMES)
     found = results["fuzz_kernels"]
     for build, least in (("ordinary", 3_000_000), ("sanitized", 1_000_000)):
         assert found[build]["inputs"] >= least

@@ -790,7 +790,7 @@ def test_killed_at_each_step(tmp_path, step):
                 os._exit(0)
 
             if step == "half written":
-                space.compact = lambda reader, transaction: (
+                space.compact = lambda reader, transaction, folder: (
                     transaction.put(b"x", kept),
                     os._exit(0),
                 )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import RESULTS, ROOT
-from bench.reliability import crashes, namespaces
+from bench.reliability import bits, crashes, faults, fuzz_store, namespaces, stateful
 
 PAGE = ROOT / "docs" / "reliability.md"
 KERNELS = ("sanitize", "fuzz_kernels", "kernel_coverage")
-STORE = ("kill", "power", "soak", namespaces.NAME)
+DAMAGE = {campaign.NAME: campaign.section for campaign in (bits, faults, fuzz_store, stateful)}
+STORE = ("kill", "power", *DAMAGE, "soak", namespaces.NAME)
 NAMES = KERNELS + STORE
 
 INTRODUCTION = """\
@@ -180,6 +181,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "kernel_coverage": _coverage,
     "kill": lambda found: crashes.kill(found, _method(found), _table, _number),
     "power": lambda found: crashes.power(found, _method(found), _table, _number),
+    **DAMAGE,
     "soak": lambda found: crashes.soak(found, _method(found), _table, _number),
     namespaces.NAME: namespaces.section,
 }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hashmem.digests import Digests, as_digests
 from hashmem.errors import CorruptStoreError, RecordNotFound
 from hashmem.store.handle import Handle, check_name
+from hashmem.store.layout import unpack
 from hashmem.store.packs import PACK_LIMIT
 from hashmem.store.state import State
 
@@ -142,8 +143,8 @@ def packed(metadata: Sequence[Metadata | None] | None, n: int) -> list[bytes | N
 
 def _unpacked(item: bytes | memoryview, of: Digests) -> dict[str, Any]:
     try:
-        found = msgpack.unpackb(item, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        found = unpack(item, any_key=True)
+    except ValueError as error:
         raise CorruptStoreError(f"the metadata of {bytes(of).hex()} is damaged: {error}") from error
     if not isinstance(found, dict):
         raise CorruptStoreError(f"the metadata of {bytes(of).hex()} is damaged: it is no map")

@@ -30,6 +30,7 @@ from hashmem import kernels
 from hashmem.digests import Digests
 from hashmem.errors import CorruptStoreError, StoreError, StoreFormatError, TableFullError
 from hashmem.kernels.reference.hashing import MIN_WIDTH, expand_keys
+from hashmem.store.layout import unpack
 from hashmem.tables.memory import zeros
 
 __all__ = ["ABSENT", "Checkpoint", "CheckpointGone", "Codes", "Places", "write"]
@@ -292,8 +293,8 @@ def _head(data: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
     if len(packed) < size or size > MOST_HEAD or xxhash.xxh3_128_digest(packed.data) != root:
         raise CorruptStoreError("its head does not match its checksum")
     try:
-        head = msgpack.unpackb(packed.data)
-    except (ValueError, msgpack.UnpackException) as error:
+        head = unpack(packed.data)
+    except ValueError as error:
         raise CorruptStoreError(f"its head cannot be read: {error}") from None
     if not isinstance(head, dict):
         raise CorruptStoreError("its head is no map")

@@ -110,6 +110,10 @@ class Column:
         for number in self.sizes:
             body = self.sound_body(reader, number)
             rows.append(self.index(reader, number).rows)
+            if len(body) != size * len(rows[-1]):
+                raise CorruptStoreError(
+                    f"pack {number} of column {self.number} has items of another size than {size}"
+                )
             values.append(np.frombuffer(body, np.uint8).reshape(-1, size).copy())
         if self.pending:
             pending_rows, _, items = self.pending.final()

@@ -9,17 +9,22 @@ Keys sort by kind, then namespace, column and number, all big-endian:
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgpack
+import xxhash
 
+from hashmem.digests import WIDTHS
 from hashmem.errors import CorruptStoreError, StoreFormatError
 from hashmem.store.backend import Reader, Transaction
+from hashmem.store.packs import PACK_LIMIT
 
 __all__ = [
     "DIGESTS", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
     "Catalogue", "Info", "body_key", "body_prefix", "index_key", "pack_number", "pack_prefix",
+    "unpack",
 ]  # fmt: skip
 
 FORMAT = 2  # version of all that is described here, in packs.py and in checkpoint.py
@@ -55,6 +60,8 @@ def body_prefix(namespace: int, column: int) -> bytes:
 
 
 def pack_number(key: bytes) -> int:
+    if len(key) != _PACK_KEY.size:
+        raise CorruptStoreError(f"a key of {len(key)} bytes stands among those of packs")
     return int(_PACK_KEY.unpack(key)[3])
 
 
@@ -72,7 +79,7 @@ class Catalogue:
 
         Raises `StoreFormatError` on a newer version or something that is no header.
         """
-        stored = _unpack(reader, b"h", "the store's header")
+        stored = _unpack(reader, b"h", "the store's header", _HEADER)
         if stored is None:
             return cls()
         version = stored.get("format")
@@ -82,9 +89,13 @@ class Catalogue:
                 f"{FORMAT}: upgrade hashmem"
             )
         try:
-            return cls(**stored)
+            found = cls(**stored)
         except TypeError as error:
             raise CorruptStoreError(f"the store's header cannot be read: {error}") from error
+        for name, number in found.namespaces.items():
+            if type(name) is not str or type(number) is not int or not 0 < number < 1 << 32:
+                raise CorruptStoreError(f"the store's header numbers {name!r:.80} {number!r:.80}")
+        return found
 
     @classmethod
     def upgrade(cls, transaction: Transaction) -> None:
@@ -95,7 +106,7 @@ class Catalogue:
 
     def write(self, transaction: Transaction) -> None:
         self.format = FORMAT
-        transaction.put(b"h", msgpack.packb(asdict(self)))
+        transaction.put(b"h", _sealed(asdict(self)))
 
 
 @dataclass
@@ -108,19 +119,62 @@ class Info:
     relations: list[str] = field(default_factory=list)  # a relation's number is its place here
     columns: dict[str, list[Any]] = field(default_factory=dict)  # name → [column, dtype, width]
     checkpoint: str = ""  # name of the file that has the first rows, where there is one
+    packs: dict[str, list[int]] = field(default_factory=dict)  # column → [how many, their xor]
     own_key: bytes = b""  # what its digests are keyed with, where its maker gave no key; or empty
 
     @classmethod
     def read(cls, reader: Reader, namespace: int) -> "Info | None":
         """Return the record of a namespace, None where it has none."""
-        stored = _unpack(reader, _NAMESPACE.pack(b"n", namespace), "a namespace's record")
+        stored = _unpack(reader, _NAMESPACE.pack(b"n", namespace), "a namespace's record", _RECORD)
         try:
-            return None if stored is None else cls(**stored)
+            found = None if stored is None else cls(**stored)
         except TypeError as error:
             raise CorruptStoreError(f"a namespace's record cannot be read: {error}") from error
+        if found is not None:
+            found._check()
+        return found
+
+    def _check(self) -> None:
+        wrong: list[Any] = [name for name in self.relations if type(name) is not str]
+        for name, column in self.columns.items():
+            if type(name) is not str or not _is_column(column):
+                wrong.append(name)
+        for number, count in self.packs.items():
+            if not number.isdecimal() or type(count) is not list or len(count) != 2:
+                wrong.append(number)
+        if wrong or self.algorithm not in WIDTHS or self.next_pack < 1:
+            raise CorruptStoreError(
+                f"a namespace's record contradicts itself: {wrong or self.algorithm!r:.80}"
+            )
+
+    def count(self, column: int, fresh: Iterable[int], gone: Iterable[int]) -> None:
+        """Take note of packs of a column that were written and that went."""
+        known = self.packs.setdefault(str(column), [0, 0])
+        for step, numbers in ((1, fresh), (-1, gone)):
+            for number in numbers:
+                known[0] += step
+                known[1] ^= number
 
     def write(self, transaction: Transaction, namespace: int) -> None:
-        transaction.put(_NAMESPACE.pack(b"n", namespace), msgpack.packb(asdict(self)))
+        transaction.put(_NAMESPACE.pack(b"n", namespace), _sealed(asdict(self)))
+
+
+_HEADER = {"format": int, "namespaces": dict, "next_namespace": int}
+_RECORD = {
+    "algorithm": str, "key_check": bytes, "next_pack": int, "relations": list, "columns": dict,
+    "checkpoint": str, "packs": dict, "own_key": bytes,
+}  # fmt: skip
+
+
+def _is_column(described: object) -> bool:
+    """Whether a record describes a column as [number, dtype, items a row]."""
+    if type(described) is not list or len(described) != 3:
+        return False
+    number, dtype, items = described
+    if type(number) is not int or type(dtype) is not str or type(items) is not int:
+        return False
+    known = len(dtype) == 3 and dtype[0] in "<|" and dtype[1] in "biuf" and dtype[2] in "1248"
+    return known and FIRST_NAMED <= number < 1 << 16 and 0 < items <= PACK_LIMIT
 
 
 def namespace_keys(reader: Reader, namespace: int) -> list[bytes]:
@@ -130,14 +184,49 @@ def namespace_keys(reader: Reader, namespace: int) -> list[bytes]:
     ]
 
 
-def _unpack(reader: Reader, key: bytes, what: str) -> dict[str, Any] | None:
+_SUM = struct.Struct("<cQ")  # a byte that begins no msgpack, XXH3-64 of what follows
+_MARK = b"\xc1"
+
+
+def _sealed(record: dict[str, Any]) -> bytes:
+    packed: bytes = msgpack.packb(record)
+    return _SUM.pack(_MARK, xxhash.xxh3_64_intdigest(packed)) + packed
+
+
+def _unpack(reader: Reader, key: bytes, what: str, types: dict[str, type]) -> dict[str, Any] | None:
+    """Return the record under `key`, each of whose entries is of the type that `types` says."""
     value = reader.get(key)
     if value is None:
         return None
+    if bytes(value[:1]) == _MARK:  # none in version 1
+        mark = value[: _SUM.size]
+        value = value[_SUM.size :]
+        if len(mark) < _SUM.size or _SUM.unpack(mark)[1] != xxhash.xxh3_64_intdigest(value):
+            raise CorruptStoreError(f"{what} does not match its checksum")
     try:
-        stored = msgpack.unpackb(value)
-    except (ValueError, msgpack.UnpackException) as error:
+        stored = unpack(value)
+    except ValueError as error:
         raise CorruptStoreError(f"{what} cannot be read: {error}") from error
     if not isinstance(stored, dict):
         raise CorruptStoreError(f"{what} is a {type(stored).__name__}, not a map")
+    for name, value in stored.items():
+        if name in types and type(value) is not types[name]:
+            raise CorruptStoreError(
+                f"{what} says {name} = {value!r:.80}, no {types[name].__name__}"
+            )
     return stored
+
+
+def unpack(packed: bytes | memoryview, *, any_key: bool = False) -> Any:
+    """Unpack one msgpack object. Raises `ValueError` where it is not one.
+
+    An array says how many items it has before they come, and a list of so many is made at once: so
+    what claims more than is there is found out first, without making anything.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=max(len(packed), 1))
+    unpacker.feed(packed)
+    try:
+        unpacker.skip()
+        return msgpack.unpackb(packed, strict_map_key=not any_key)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise ValueError(str(error) or type(error).__name__) from error

@@ -135,6 +135,8 @@ class LmdbBackend(Backend):
                     self._erase(deadline=0)
                 return
             current = self._current()
+            if not (self._folder / current).exists():
+                return  # what is lost may be made good from the others
             for path in self._folder.iterdir():
                 if _generation_of(path.name) not in (None, _generation_of(current)):
                     path.unlink(missing_ok=True)
@@ -181,6 +183,10 @@ class LmdbBackend(Backend):
 
     def _follow(self) -> "Environment":
         """Open the generation that CURRENT names, if it is another than the one open."""
+        with _explained(f"cannot open {self.path}", self.readonly):
+            return self._newest()
+
+    def _newest(self) -> "Environment":
         held = self._held()
         name = self._current()
         if held is not None and held.name == name:
@@ -267,13 +273,22 @@ class LmdbBackend(Backend):
             environment = self._follow()
             environment.lmdb.reader_check()
             environment.data()  # raises where the file was cut off, as LMDB would touch it
-            with environment.lmdb.begin(write=True, buffers=True) as raw:
+            raw = environment.lmdb.begin(write=True, buffers=True)
+            try:
                 number = raw.id() - 1
                 meta = environment.newest(number)
                 if meta is None:
                     raise CorruptStoreError(f"{self.path}: its meta pages are damaged")
                 tree = Tree(environment.data(), meta)
                 yield LmdbTransaction(raw, (environment.generation, number), tree)
+            except BaseException:
+                raw.abort()
+                raise
+            try:
+                raw.commit()
+            except BaseException:
+                environment.reopen()  # LMDB refuses to go on where it could not write a meta page
+                raise
 
     def sync(self) -> None:
         with _explained(f"cannot sync {self.path}"):
@@ -305,7 +320,8 @@ class LmdbBackend(Backend):
                     fresh.close()
                 self._point_at(name)
             except BaseException:
-                self._remove(name, overwriting=erase)
+                if self._current() != name:  # else it is the store, whatever came after
+                    self._remove(name, overwriting=erase)
                 raise
             with old.lmdb.begin(write=True) as raw:  # whoever has it open still learns of it
                 raw.put(LEFT, b"")

@@ -108,7 +108,8 @@ class Environment:
     ) -> "Environment":
         """Return the environment on `path`, opening it if this process has not.
 
-        Unless `checked`, its pages are not looked through before. Raises `FileNotFoundError` where it is gone.
+        Unless `checked`, its pages are not looked through before. Raises `FileNotFoundError` where
+        it is gone.
         """
         with cls._guard:
             status = os.stat(path)
@@ -147,6 +148,13 @@ class Environment:
             return found[-1] if found and now.id() == transaction else None
         finally:
             now.abort()
+
+    def reopen(self) -> None:
+        """Have LMDB open the file anew. Snapshots end."""
+        for snapshot in list(self.snapshots):
+            snapshot.close()
+        self.lmdb.close()
+        self.lmdb = open_file(self.path, readonly=self.readonly, durability=self.durability)
 
     def release(self) -> None:
         """One user less; the last one closes."""
@@ -350,7 +358,7 @@ def open_file(
                 mode=0o644,
             )
         except lmdb.Error as error:
-            if not path.exists():
+            if not create and not path.exists():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
             if "Cannot allocate memory" not in str(error) or size <= 1 << 30:
                 raise

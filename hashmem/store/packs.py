@@ -118,7 +118,8 @@ def parse(index: memoryview, column: int) -> Pack:
         raise CorruptStoreError("a pack's index does not match its checksum")
     # Sizes are believed only as far as a pack can be large, so that a pack made up to lie, its
     # checksum right, cannot ask for more memory than a real one.
-    believable = count <= body_bytes <= PACK_LIMIT or not flags & _FIXED
+    believable = body_bytes <= PACK_LIMIT and (not flags & _FIXED or count * size == body_bytes)
+    believable = believable and (size > 0 or count <= PACK_LIMIT or not flags & _FIXED)
     if not believable or first + count > _ROWS or parts == 0 or part >= parts:
         raise CorruptStoreError(
             f"a pack claims {count} items from row {first} in {body_bytes} bytes, part {part} of "

@@ -8,6 +8,8 @@ to what was committed, reads the news, and numbers the pending digests again (`p
 """
 
 import os
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from hashmem.store.backend import Reader, Transaction
 from hashmem.store.checkpoint import Checkpoint
 from hashmem.store.columns import Column, Written
 from hashmem.store.layout import DIGESTS, EDGES, FIRST_NAMED, METADATA, PAYLOADS, SUCCESSORS, Info
+from hashmem.store.packs import PACK_LIMIT
 from hashmem.store.placed import PlacedColumn
 from hashmem.store.reclaiming import reclaim
 from hashmem.store.row_table import RowTable
@@ -126,8 +129,9 @@ class State:
                     column.damaged[written.number] = str(error)
             column.apply(whole, gone)
             if column.damaged and column is self.digests_column:
-                packs = [written.pack for _, fresh, _ in news for written in fresh]
-                self._stand_in(max((int(p.rows.max(initial=-1)) + 1 for p in packs), default=0))
+                for written in (written for _, fresh, _ in news for written in fresh):
+                    with suppress(CorruptStoreError):  # then that pack is found damaged itself
+                        self._stand_in(int(written.pack.rows.max(initial=-1)) + 1)
         self.committed = self.rows
         self._edge_blocks = self.links.edge_blocks
 
@@ -176,6 +180,9 @@ class State:
         """Give random digests to the rows below `rows` whose own are lost, so that others keep
         their numbers. Such a state is read, never written."""
         missing = rows - self.rows
+        most = len(self.digests_column.damaged) * PACK_LIMIT // self.width
+        if missing > most:
+            raise CorruptStoreError(f"it speaks of row {rows}, which damaged packs cannot have had")
         if missing > 0:
             random = np.frombuffer(os.urandom(missing * self.width), np.uint8)
             self.table.intern(random.reshape(missing, self.width))
@@ -265,7 +272,7 @@ class State:
                 "digests in this store are damaged, so that nothing can be added: run verify() and "
                 "copy what is whole to a new store"
             )
-        info = Info(**vars(self.info))
+        info = deepcopy(self.info)
         info.relations = list(self.relations)
         info.columns = {**self.info.columns, **self.described}
         plan = Plan(info, committed=self.rows)
@@ -279,6 +286,7 @@ class State:
             fresh = self._write_column(column, transaction, info.next_pack)
             info.next_pack += len(fresh)
             plan.changes.append((column, merged + fresh, gone))
+            info.count(column.number, (w.number for w in merged + fresh), gone)
         info.write(transaction, self.namespace)
         return plan
 
@@ -334,7 +342,7 @@ class State:
         Their digests leave the packs. `apply_checkpoint` once that is committed. O(rows). Raises
         `StoreError` where the file cannot be written.
         """
-        info = Info(**vars(self.info))
+        info = deepcopy(self.info)
         name = f"{transaction.version[0]:06}-{self.namespace}-{info.next_pack}.rows"
         columns = self.payloads, self.metadata
         placed = {column.number: column.known(self.rows) for column in columns}
@@ -346,6 +354,7 @@ class State:
         info.write(transaction, self.namespace)
         for number in self.digests_column.sizes:
             self.digests_column.delete_pack(transaction, number)
+        info.count(DIGESTS, (), self.digests_column.sizes)
         return Plan(info, committed=self.rows)
 
     def apply_checkpoint(self, plan: Plan, folder: str) -> None:

@@ -1,0 +1,409 @@
+"""One flipped bit in a stored file.
+
+Small stores are built with everything in them: records from nothing to above 4 MiB, metadata,
+columns, successors, edges, a keyed namespace, deletions, merged packs (`store_specimens.py`). Each
+case flips one bit, opens the store in a forked child, half of them read-only, and reads all there
+is by plain reads, by verified reads and by `verify()`. Bits are drawn evenly over all bytes, or
+evenly over the kinds of field that make up a file (`lmdb_fields.py`): meta pages, tree pages, the
+list of free pages, pack headers, `CURRENT`. One case in four writes and commits afterwards, one in
+eight compacts as well, and what could be read before must be readable after reopening.
+
+- refused: opening raised one of hashmem's own errors
+- found: `verify()` told of it, or raised one of hashmem's own errors
+- harmless: everything read equals the original, and `verify()` agrees
+- FAILURE: missed (content differs or cannot be read, and `verify()` says ok), served (a verified
+  read gave wrong bytes), lost (a commit made whole records unreadable), exception (one that is not
+  hashmem's own), crash or hang of the interpreter
+
+`python -m bench.reliability.bits` goes on behind the last case that is kept in `bench/results/`;
+`--replay CASE` makes one case again and tells what it is.
+"""
+
+import os
+import random
+import sys
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.reliability import lmdb_fields
+from bench.reliability import store_campaigns as campaigns
+from bench.reliability.lmdb_fields import Field
+from bench.reliability.store_specimens import (
+    SPECIMENS,
+    Original,
+    Reading,
+    files_in,
+    opened,
+    originals,
+    read,
+)
+from hashmem import MemoryStore
+from hashmem.errors import CorruptStoreError, HashMemError
+
+NAME = "store_bits"
+CASES = 100_000
+BLOCK = 100  # cases a child, where nothing goes wrong
+HARMLESS = ("harmless", "found", "refused")
+# A store a case, the costly one less often.
+TURNS = ("mixed", "compacted", "many", "tiny", "mixed", "compacted", "many", "large")
+COMMITS = 3
+SIDE = 4096  # bytes at the start of a file that is not LMDB's which count as its header
+
+
+class Specimen:
+    """A store, what it held, and which byte of its files is what."""
+
+    def __init__(self, folder: Path, build: Callable[[Path], dict[str, list[bytes]]]) -> None:
+        self.folder = folder
+        self.originals = originals(folder, build(folder))
+        self.files = files_in(folder)
+        self.fields = {name: all_fields(name, data) for name, data in self.files.items()}
+        self.starts = {name: [field[0] for field in fields] for name, fields in self.fields.items()}
+        self.by_label: dict[str, list[tuple[str, Field]]] = {}
+        for name, fields in self.fields.items():
+            for field in fields:
+                self.by_label.setdefault(field[2], []).append((name, field))
+        self.labels = sorted(
+            label for label in self.by_label if label != "free" and not label.startswith("body")
+        )
+        self.restore()
+
+    def label(self, name: str, at: int) -> str:
+        return self.fields[name][bisect_right(self.starts[name], at) - 1][2]
+
+    def restore(self) -> None:
+        campaigns.copied(self.files, self.folder)
+        self.untouched()
+
+    def untouched(self) -> None:
+        for name in self.files:
+            os.utime(self.folder / name, (0, 0))
+
+    def is_touched(self) -> bool:
+        """Whether anything was written since `untouched`."""
+        return files_names(self.folder) != set(self.files) or any(
+            (self.folder / name).stat().st_mtime_ns for name in self.files
+        )
+
+
+def files_names(folder: Path) -> set[str]:
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {name for name in names if name != "LOCK" and not name.endswith("-lock")}
+
+
+def all_fields(name: str, data: bytes) -> list[Field]:
+    """What each byte of a file is, without gaps."""
+    if name.endswith(".mdb"):
+        found = lmdb_fields.fields_of(data)
+        return sorted([*found, *lmdb_fields.gaps(found, len(data))])
+    kind = Path(name).suffix or Path(name).name
+    if len(data) <= SIDE:
+        return [(0, len(data), kind)] if data else []
+    return [(0, SIDE, f"{kind}: first 4096 bytes"), (SIDE, len(data), f"body: {kind}")]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One case."""
+
+    number: int
+    store: str
+    stratum: str
+    file: str
+    at: int  # byte
+    bit: int
+    label: str
+
+    @property
+    def readonly(self) -> bool:
+        return self.number % 2 == 1
+
+    @property
+    def writes(self) -> bool:
+        return self.number % 4 == 2
+
+    @property
+    def compacts(self) -> bool:
+        return self.number % 8 == 6
+
+
+def drawn(specimens: dict[str, Specimen], seed: int, case: int) -> Flip:
+    chance = random.Random(f"{seed} {case}")
+    store = chance.choice(TURNS)
+    specimen = specimens[store]
+    if case % 2:
+        stratum = "fields"
+        name, (start, stop, _) = chance.choice(specimen.by_label[chance.choice(specimen.labels)])
+        at = chance.randrange(start, stop)
+    else:
+        stratum = "bytes"
+        names = list(specimen.files)
+        sizes = [len(data) for data in specimen.files.values()]
+        (name,) = chance.choices(names, sizes)
+        at = chance.randrange(len(specimen.files[name]))
+    # The number tells what else is done; its last bit has told the stratum.
+    return Flip(case // 2, store, stratum, name, at, chance.randrange(8), specimen.label(name, at))
+
+
+def run(specimens: dict[str, Specimen], flips: list[Flip]) -> list[tuple[str, str]]:
+    """The outcome of each flip, with a note, from as few children as crashes allow.
+
+    A failure counts as the flip does alone, in a child of its own.
+    """
+    found: list[tuple[str, str]] = []
+    while len(found) < len(flips):
+        rest = flips[len(found) :]
+        ended = campaigns.in_fork(partial(_each, specimens, rest))
+        found += [(outcome, note) for outcome, note in ended.told]
+        if ended.what and len(found) < len(flips):
+            specimens[flips[len(found)].store].restore()
+            found.append((ended.what, ""))
+    return [
+        pair if pair[0] in HARMLESS or len(flips) == 1 else run(specimens, [flip])[0]
+        for flip, pair in zip(flips, found, strict=True)
+    ]
+
+
+def _each(specimens: dict[str, Specimen], flips: list[Flip], tell: Callable[[Any], None]) -> None:
+    """Flip, judge, and put the store back, until something stays open."""
+    files = len(os.listdir("/dev/fd"))
+    for flip in flips:
+        specimen = specimens[flip.store]
+        path, value = specimen.folder / flip.file, specimen.files[flip.file][flip.at]
+        _set(path, flip.at, value ^ 1 << flip.bit)
+        outcome = judged(specimen, flip)
+        if specimen.is_touched():
+            specimen.restore()
+        else:
+            _set(path, flip.at, value)
+        tell(outcome)
+        if len(os.listdir("/dev/fd")) > files:
+            return
+
+
+def _set(path: Path, at: int, value: int) -> None:
+    file = os.open(path, os.O_WRONLY)
+    os.pwrite(file, bytes([value]), at)
+    os.close(file)
+    os.utime(path, (0, 0))
+
+
+# ------------------------------------------------------------------------------------ judging
+
+
+def judged(specimen: Specimen, flip: Flip) -> tuple[str, str]:
+    try:
+        return judge(specimen, flip)
+    except Exception as error:  # that is what is looked for
+        return "exception", f"{type(error).__name__}: {error}"
+
+
+def judge(specimen: Specimen, flip: Flip) -> tuple[str, str]:
+    """The worst that happens to any namespace, with a note."""
+    outcomes: list[tuple[str, str]] = []
+    whole: list[tuple[Original, list[bytes]]] = []
+    for original in specimen.originals:
+        try:
+            store = opened(specimen.folder, original, readonly=flip.readonly)
+        except HashMemError as error:
+            outcomes.append(("refused", f"{type(error).__name__}: {error}"))
+            continue
+        except Exception as error:  # that is what is looked for
+            outcomes.append(("exception", f"on opening: {type(error).__name__}: {error}"))
+            continue
+        try:
+            outcomes.append(judge_one(store, original))
+            if flip.writes and outcomes[-1][0] in HARMLESS:
+                whole.append((original, readable(store, original.stored)))
+        finally:
+            _close(store)
+    if flip.writes and all(outcome in HARMLESS for outcome, _ in outcomes):
+        outcomes += [written(specimen.folder, *one, compacting=flip.compacts) for one in whole]
+    failures = [outcome for outcome in outcomes if outcome[0] not in HARMLESS]
+    return failures[0] if failures else max(outcomes, key=lambda one: HARMLESS.index(one[0]))
+
+
+def judge_one(store: MemoryStore, original: Original) -> tuple[str, str]:
+    reading = read(store, original.digests)
+    if reading.broken:
+        return "exception", "; ".join(reading.broken)
+    try:
+        verification = store.verify()
+        damage = verification.damage
+    except HashMemError as error:
+        damage = [f"{type(error).__name__}: {error}"]
+    except Exception as error:  # that is what is looked for
+        return "exception", f"verify(): {type(error).__name__}: {error}"
+    served = verified(store, original)
+    if served[0]:
+        return served
+    differing = differences(reading, original)
+    if damage:
+        return "found", damage[0]
+    if differing:
+        return "missed", f"{'; '.join(differing)}"
+    return "harmless", ""
+
+
+def verified(store: MemoryStore, original: Original) -> tuple[str, str]:
+    """Whether verified reads serve anything but what has the digest that was asked for."""
+    try:
+        contents = _verified_read(store, original.digests)
+    except HashMemError:
+        contents = None
+    except Exception as error:  # that is what is looked for
+        return "exception", f"a verified read: {type(error).__name__}: {error}"
+    for digest, content in zip(original.digests, contents or (), strict=bool(contents)):
+        if content is not None and store.digest(content) != digest:
+            return "served", f"a verified read gave {len(content)} other bytes"
+    return "", ""
+
+
+def _verified_read(store: MemoryStore, digests: list[bytes]) -> list[bytes | None]:
+    with store.get_many(digests, verify=True) as records:
+        return list(records)
+
+
+def differences(reading: Reading, original: Original) -> list[str]:
+    """Which parts of what was read are not as they were."""
+    found = []
+    for name, part in original.parts.items():
+        if reading.parts.get(name) != part:
+            told = next((one for one in reading.refused if one.startswith(name)), name)
+            found.append(told[:200])
+    return found
+
+
+def readable(store: MemoryStore, stored: dict[bytes, bytes]) -> list[bytes]:
+    """The digests of the records that a verified read serves, whole."""
+    digests = list(stored)
+    try:
+        contents = _verified_read(store, digests)
+        pairs = zip(digests, contents, strict=True)
+        return [digest for digest, content in pairs if content is not None]
+    except HashMemError:
+        return [digest for digest in digests if _is_readable(store, digest, stored[digest])]
+
+
+def _is_readable(store: MemoryStore, digest: bytes, content: bytes) -> bool:
+    try:
+        return _verified_read(store, [digest]) == [content]
+    except HashMemError:
+        return False
+
+
+def written(
+    folder: Path, original: Original, whole: list[bytes], *, compacting: bool
+) -> tuple[str, str]:
+    """Commit to the damaged store, reopen it, and see that `whole` still is. Errors may be told."""
+    payload = b"written after the flip " * 20
+    committed, steps = False, "opening"
+    try:
+        store = opened(folder, original)
+        try:
+            for turn in range(COMMITS):  # enough to take free pages
+                steps = "put"
+                digest = store.put(payload + bytes(20_000 * turn), {"after": True})
+                store.link(digest, original.digests[0])
+                steps = "commit"
+                store.commit()
+                committed = True
+            if compacting:
+                steps = "compact"
+                store.compact()
+        finally:
+            _close(store)
+    except HashMemError:
+        pass
+    except Exception as error:  # that is what is looked for
+        return "exception", f"{steps}: {type(error).__name__}: {error}"
+    try:
+        with opened(folder, original, readonly=True) as store:
+            stored = {digest: original.stored[digest] for digest in whole}
+            if committed:
+                stored[store.digest(payload)] = payload
+            lost = set(stored) - set(readable(store, stored))
+    except HashMemError as error:
+        return "lost", f"after {steps} it cannot be opened: {error}"
+    except Exception as error:  # that is what is looked for
+        return "exception", f"after {steps}: {type(error).__name__}: {error}"
+    if lost:
+        return "lost", f"after {steps} {len(lost)} of {len(stored)} records cannot be read"
+    return "harmless", ""
+
+
+def _close(store: MemoryStore) -> None:
+    try:
+        store.close()
+    except CorruptStoreError:
+        store.rollback()
+        store.close()
+
+
+# ------------------------------------------------------------------------------------ campaign
+
+
+def specimens_in(folder: Path, names: tuple[str, ...] = tuple(SPECIMENS)) -> dict[str, Specimen]:
+    return {name: Specimen(folder / name, SPECIMENS[name]) for name in names}
+
+
+def count(found: dict[str, Any], flip: Flip, case: int, outcome: str, note: str) -> None:
+    campaigns.add(found.setdefault("strata", {}), flip.stratum, outcome)
+    campaigns.add(found.setdefault("stores", {}), flip.store, outcome)
+    campaigns.add(found.setdefault("fields", {}), flip.label, outcome)
+    if outcome not in HARMLESS:
+        where = f"{flip.store}/{flip.file} byte {flip.at} bit {flip.bit}"
+        campaigns.fail(found, f"{outcome}: {flip.label}", case=case, where=where, note=note)
+
+
+def block(found: dict[str, Any], specimens: dict[str, Specimen], seed: int, size: int) -> None:
+    """Run the next so many cases and count them."""
+    first = found["cases"]
+    flips = [drawn(specimens, seed, case) for case in range(first, first + size)]
+    for case, (flip, outcome) in enumerate(zip(flips, run(specimens, flips), strict=True), first):
+        count(found, flip, case, *outcome)
+    found["cases"] += size
+
+
+def section(found: dict[str, Any]) -> str:
+    """The part of docs/reliability.md."""
+    failed = found.get("failed", 0)
+    order = (*HARMLESS, "missed", "served", "lost", "exception")
+    rate = found["seconds"] / max(found["cases"], 1) * 1000
+    return "\n\n".join(
+        [
+            "## Flipped bits",
+            campaigns.method(found),
+            f"**{campaigns.number(found['cases'])} flips, {campaigns.number(failed)} failures**, "
+            f"{rate:.1f} ms a flip.",
+            campaigns.table(found["strata"], "drawn evenly over", order),
+            campaigns.table(found["stores"], "store", order),
+            campaigns.table(dict(sorted(found["fields"].items())), "field", order),
+            campaigns.failures(found),
+        ]
+    )
+
+
+def main() -> int:
+    parser = campaigns.options_for(__doc__ or "", CASES, "flips")
+    parser.add_argument("--replay", type=int, metavar="CASE")
+    options = parser.parse_args()
+    with campaigns.scratch() as folder:
+        specimens = specimens_in(folder)
+        if options.replay is not None:
+            flip = drawn(specimens, options.seed, options.replay)
+            print(flip, *run(specimens, [flip])[0], sep="\n")
+            return 0
+        found = campaigns.kept(NAME, options)
+        with campaigns.Running(found, __doc__, options) as running:
+            while running.goes_on():
+                block(found, specimens, options.seed, min(BLOCK, options.cases - found["cases"]))
+    return campaigns.show(found, section(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
