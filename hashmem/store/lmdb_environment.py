@@ -275,6 +275,8 @@ class LmdbTransaction(Transaction):
 
     def put(self, key: bytes, value: bytes) -> None:
         self._tree.find(key)  # raises where the pages are damaged that LMDB is about to free
+        if self._changed.get(key):  # or a shorter value keeps the pages of a longer one
+            self._raw.delete(key)
         self._raw.put(key, value)
         self._changed[key] = True
 
