@@ -113,6 +113,9 @@ class Backend(ABC):
     def sync(self) -> None:  # noqa: B027  # nothing to do where each commit is durable by itself
         """Wait until all commits are durable."""
 
+    def check(self) -> None:  # noqa: B027  # nothing to find where nothing lies under the values
+        """Look through what lies under the values. Raises `CorruptStoreError` on damage."""
+
     @abstractmethod
     def rewrite(self) -> AbstractContextManager[tuple[Snapshot, Transaction]]:
         """Return a context that replaces everything by what it puts, in a new generation.

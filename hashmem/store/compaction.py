@@ -61,7 +61,8 @@ class _Copy:
             if column.damaged:
                 raise CorruptStoreError(
                     f"packs {sorted(column.damaged)} of column {column.number} are damaged; "
-                    "compacting would lose them for good"
+                    "compacting would lose them for good: close the store and run "
+                    "hashmem.store.repair, which keeps them in quarantine"
                 )
         live = state.payloads.held(state.rows)
         successors = state.links.successors[: state.rows]

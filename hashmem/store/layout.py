@@ -14,12 +14,14 @@ from typing import Any
 
 import msgpack
 
+from hashmem.digests import WIDTHS
 from hashmem.errors import CorruptStoreError, StoreFormatError
 from hashmem.store.backend import Reader, Transaction
 
 __all__ = [
     "DIGESTS", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
-    "Catalogue", "Info", "body_key", "index_key", "pack_number", "pack_prefix",
+    "Catalogue", "Info", "body_key", "index_key", "namespace_keys", "pack_keys", "pack_number",
+    "pack_of", "pack_prefix",
 ]  # fmt: skip
 
 FORMAT = 2  # version of all that is described here, in packs.py and in checkpoint.py
@@ -51,6 +53,12 @@ def pack_prefix(namespace: int, column: int) -> bytes:
 
 def pack_number(key: bytes) -> int:
     return int(_PACK_KEY.unpack(key)[3])
+
+
+def pack_of(key: bytes) -> tuple[int, int, int]:
+    """The namespace, column and number of the pack that a key is of."""
+    _, namespace, column, number = _PACK_KEY.unpack(key)
+    return int(namespace), int(column), int(number)
 
 
 @dataclass
@@ -113,8 +121,34 @@ class Info:
         except TypeError as error:
             raise CorruptStoreError(f"a namespace's record cannot be read: {error}") from error
 
+    def problem(self) -> str:
+        """What in it cannot be, as it has no checksum; "" where all can."""
+        if self.algorithm not in WIDTHS:
+            return f"no algorithm is called {self.algorithm!r}"
+        if not isinstance(self.key_check, bytes) or (
+            len(self.key_check) not in (0, WIDTHS[self.algorithm])
+        ):
+            return "its key check is none"
+        if type(self.next_pack) is not int or not 1 <= self.next_pack < 1 << 63:
+            return f"the number of its next pack is {self.next_pack!r}"
+        if not _are_names(self.relations) or len(set(self.relations)) < len(self.relations):
+            return "its relations are no names"
+        if not isinstance(self.checkpoint, str) or "/" in self.checkpoint:
+            return "it names no file as its checkpoint"
+        if not isinstance(self.columns, dict) or not _are_names(list(self.columns)):
+            return "its columns have no names"
+        wrong = [name for name, column in self.columns.items() if not _is_column(column)]
+        return f"column {wrong[0]!r} is described as nothing that can be" if wrong else ""
+
     def write(self, transaction: Transaction, namespace: int) -> None:
         transaction.put(_NAMESPACE.pack(b"n", namespace), msgpack.packb(asdict(self)))
+
+
+def pack_keys(reader: Reader, namespace: int) -> list[bytes]:
+    """The keys of all packs of a namespace: of their indexes, then of their bodies."""
+    prefixes = [_NAMESPACE.pack(kind, namespace) for kind in (b"i", b"b")]
+    keys = [key for prefix in prefixes for key in reader.keys(prefix)]
+    return [key for key in keys if len(key) == _PACK_KEY.size]
 
 
 def namespace_keys(reader: Reader, namespace: int) -> list[bytes]:
@@ -122,6 +156,20 @@ def namespace_keys(reader: Reader, namespace: int) -> list[bytes]:
     return [
         key for kind in (b"n", b"i", b"b") for key in reader.keys(_NAMESPACE.pack(kind, namespace))
     ]
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def _is_column(column: Any) -> bool:
+    if not isinstance(column, list) or len(column) != 3:
+        return False
+    number, dtype, items = column
+    if type(number) is not int or type(items) is not int or not isinstance(dtype, str):
+        return False
+    plain = dtype[:1] in ("<", "|") and dtype[1:2] in ("b", "i", "u", "f") and dtype[2:].isdecimal()
+    return FIRST_NAMED <= number < 1 << 16 and 0 < items < 1 << 32 and plain
 
 
 def _unpack(reader: Reader, key: bytes, what: str) -> dict[str, Any] | None:

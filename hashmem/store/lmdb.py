@@ -228,6 +228,10 @@ class LmdbBackend(Backend):
         with _explained(f"cannot sync {self.path}"):
             self._follow().lmdb.sync(True)
 
+    def check(self) -> None:
+        with _explained(f"cannot check {self.path}"):
+            self._follow().check(whole=True)
+
     @contextmanager
     def rewrite(self) -> Iterator[tuple[Snapshot, Transaction]]:
         self._must_be_writable()

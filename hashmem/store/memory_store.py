@@ -1,6 +1,6 @@
 """MemoryStore: what users hold. Records by digest, links between them, in a folder or in RAM."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import getpid
 from typing import Any, TypeVar
 
@@ -11,13 +11,13 @@ from hashmem.digests import BytesLike, Digests, as_digests, digest_many
 from hashmem.errors import CorruptStoreError, RecordNotFound, StoreError
 from hashmem.store.annotations import Annotations, Metadata, packed
 from hashmem.store.backend import Snapshot
+from hashmem.store.checking import Checking
 from hashmem.store.checkpoint import Codes
 from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
 from hashmem.store.moving import Moving
 from hashmem.store.packs import cut
 from hashmem.store.records import Records
-from hashmem.store.verification import Verification, verify
 
 __all__ = ["MemoryStore"]
 
@@ -28,7 +28,7 @@ Default = TypeVar("Default")
 CATCH_UPS = 100  # times a read follows a store that is being rewritten
 
 
-class MemoryStore(Moving, Annotations, Linking):
+class MemoryStore(Checking, Moving, Annotations, Linking):
     """Records addressed by the digest of their content, with metadata and links.
 
     With a `path` the store is a folder, crash-safe and shared between processes; without one it
@@ -107,7 +107,10 @@ class MemoryStore(Moving, Annotations, Linking):
         return digests
 
     def get(self, digest: bytes, default: Default | None = None) -> bytes | Default | None:
-        """Return a copy of the record's content, or `default` where it is not stored."""
+        """Return a copy of the record's content, or `default` where it is not stored.
+
+        Raises `CorruptStoreError` where `verify` or `scrub` has found it damaged.
+        """
         found = self._get_one(digest)
         return default if found is None else found
 
@@ -128,6 +131,8 @@ class MemoryStore(Moving, Annotations, Linking):
                     row = state.table.look(digest)
                     if row is None:
                         return None
+                    if state.suspect:
+                        self._must_be_unspoilt(state, np.array([row]))
                     place = payloads.place(row, self._version)
                     if place is not None:  # of a plain record, in a pack that was read from before
                         found = self._backend.read(self._version, place)
@@ -141,13 +146,16 @@ class MemoryStore(Moving, Annotations, Linking):
 
         O(n) to make; each item is read when it is accessed. With `verify` every content is
         digested again first, and `CorruptStoreError` names the first that is not what was stored;
-        without it content is not checked, and damage on the disk shows only in `verify()`.
+        without it content is not checked, and damage on the disk shows only in `verify()`. Raises
+        `CorruptStoreError` too where that or `scrub()` has found one of the records damaged.
         """
         queries = as_digests(digests, self.width)
         with self._reading():
             for _ in range(CATCH_UPS):
                 state = self._state  # catching up may number rows anew
                 rows = state.table.find(queries)
+                if state.suspect:
+                    self._must_be_unspoilt(state, rows)
                 codes = state.payloads.codes(rows)
                 snapshot = self._backend.snapshot()
                 frame = None
@@ -248,21 +256,6 @@ class MemoryStore(Moving, Annotations, Linking):
             return removed
 
     # -- care -----------------------------------------------------------------------------------
-
-    def verify(self, progress: Callable[[int], object] | None = None) -> Verification:
-        """Read everything committed and check it: records against digests, packs against checksums.
-
-        `progress` is called with the number of records just checked. The result's `corrupt` lists
-        the digests of what is damaged. O(bytes stored); nothing is changed.
-        """
-        self.refresh()
-        with self._reading(), self._current() as reader:
-            return verify(
-                self._state,
-                reader,
-                lambda items: digest_many(items, self.algorithm, key=self._key),
-                progress or (lambda _: None),
-            )
 
     def compact(self) -> None:
         """Commit, then rewrite the store without what was deleted or replaced.

@@ -139,6 +139,8 @@ class PlacedColumn(Column):
         below = len(self._base)
         if below and len(rows) and rows.min() >= 0 and rows.max() < below:
             return np.take(self._base, rows)
+        if len(rows) and rows.min() >= below and rows.max() < below + len(self._tail):
+            return np.take(self._tail, rows - below if below else rows)
         inside = (rows >= 0) & (rows < below)
         codes = np.full(len(rows), ABSENT, np.uint64)
         codes[inside] = self._base[rows[inside]]
@@ -189,6 +191,21 @@ class PlacedColumn(Column):
         numbers = np.array([*self._numbers, -1], np.int64)
         packs = numbers[np.minimum(ordinals_of(codes), len(self._numbers))]
         return packs, offsets_of(codes), self.lengths(rows, codes)
+
+    def twin(self) -> "PlacedColumn":
+        """Return an empty column that numbers packs as this one does, so that codes compare."""
+        twin = PlacedColumn(self.namespace, self.number)
+        twin._number_anew(list(self._numbers))
+        return twin
+
+    def differs(self, twin: "PlacedColumn", rows: Rows) -> NDArray[np.bool_]:
+        """Tell which of `rows` lie elsewhere by what a `twin` has taken in. O(m)."""
+        here, there = self.codes(rows), twin.codes(rows)
+        differ = np.asarray(here != there)
+        for i in np.flatnonzero((lengths_of(here) == LONG) & ~differ).tolist():
+            row = int(rows[i])
+            differ[i] = here[i] != ABSENT and self._large.get(row) != twin._large.get(row)
+        return differ
 
     def holds(self, rows: Rows) -> NDArray[np.bool_]:
         """Tell which of `rows` hold something, pending writes included; -1 never. O(m)."""
