@@ -21,7 +21,7 @@ from hashmem.store.placed import PlacedColumn
 from hashmem.store.records import Records
 from hashmem.store.state import State, as_stored
 
-__all__ = ["compact"]
+__all__ = ["Copy", "compact"]
 
 Rows = NDArray[np.int64]
 
@@ -42,10 +42,10 @@ def compact(reader: Snapshot, transaction: Transaction, folder: str | None) -> N
             raise CorruptStoreError(f"namespace {name!r} has lost its record")
         state = State(namespace, info)
         state.load(reader, folder)
-        _Copy(state, reader, transaction, folder).run()
+        Copy(state, reader, transaction, folder).run()
 
 
-class _Copy:
+class Copy:
     """The copying of one namespace; `next_pack` numbers what is written."""
 
     def __init__(

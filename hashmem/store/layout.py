@@ -20,8 +20,8 @@ from hashmem.store.backend import Reader, Transaction
 
 __all__ = [
     "DIGESTS", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
-    "Catalogue", "Info", "body_key", "index_key", "namespace_keys", "pack_keys", "pack_number",
-    "pack_of", "pack_prefix",
+    "Catalogue", "Info", "body_key", "index_key", "namespace_keys", "namespace_record", "pack_keys",
+    "pack_number", "pack_of", "pack_prefix",
 ]  # fmt: skip
 
 FORMAT = 2  # version of all that is described here, in packs.py and in checkpoint.py
@@ -44,6 +44,11 @@ def index_key(namespace: int, column: int, number: int) -> bytes:
 
 def body_key(namespace: int, column: int, number: int) -> bytes:
     return _PACK_KEY.pack(b"b", namespace, column, number)
+
+
+def namespace_record(namespace: int) -> bytes:
+    """The key of the record of a namespace."""
+    return _NAMESPACE.pack(b"n", namespace)
 
 
 def pack_prefix(namespace: int, column: int) -> bytes:

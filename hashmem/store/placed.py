@@ -134,6 +134,11 @@ class PlacedColumn(Column):
             self._tail = grown(self._tail, int(rows.max()) + 1, ABSENT)
             self._tail[rows] = codes
 
+    def drop(self, rows: Rows) -> None:
+        """Let `rows`, each once, hold nothing from now on."""
+        self.live -= int((self.codes(rows) != ABSENT).sum())
+        self._set(rows, np.full(len(rows), ABSENT, np.uint64))
+
     def codes(self, rows: Rows) -> Codes:
         """Return the code of each of `rows`, uint64 (m,); `ABSENT` too for what is no row."""
         below = len(self._base)

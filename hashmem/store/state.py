@@ -197,7 +197,7 @@ class State:
         known = np.array([row for row in rows.tolist() if row in self.suspect], np.int64)
         packs = np.array([self.suspect[row] for row in known.tolist()], np.int64)
         pending, _ = self.payloads.pending.lengths(known)
-        return known[(self.payloads.places(known)[0] == packs) & ~pending]
+        return np.asarray(known[(self.payloads.places(known)[0] == packs) & ~pending])
 
     # -- changing -----------------------------------------------------------------------------
 

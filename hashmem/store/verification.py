@@ -18,7 +18,7 @@ from hashmem.digests import Digests
 from hashmem.errors import CorruptStoreError, StoreFormatError
 from hashmem.store.backend import Snapshot
 from hashmem.store.columns import Column, Written
-from hashmem.store.layout import DIGESTS, PAYLOADS, Catalogue, Info, pack_of, pack_keys
+from hashmem.store.layout import DIGESTS, PAYLOADS, Catalogue, Info, pack_keys, pack_of
 from hashmem.store.packs import Pack
 from hashmem.store.placed import PlacedColumn
 from hashmem.store.records import Records
@@ -270,7 +270,7 @@ class _Check:
         """Those of a pack's rows whose items lie in it still."""
         if not isinstance(column, PlacedColumn):
             return rows
-        return rows[column.places(rows)[0] == number]
+        return np.asarray(rows[column.places(rows)[0] == number])
 
     def _contents(
         self, number: int, pack: Pack, body: memoryview, start: int, most: int
@@ -355,7 +355,9 @@ class _Check:
         table = self.state.table
         lost = rows[table.find(table.digests(rows)) != rows]
         if len(lost):
-            self._note(f"the index does not lead to {len(lost)} digests, first to row {lost[0]}", lost)
+            self._note(
+                f"the index does not lead to {len(lost)} digests, first to row {lost[0]}", lost
+            )
 
     def keep_places(self) -> None:
         """Have the packs that are checked from now on tell where rows lie. 8 bytes a row."""
