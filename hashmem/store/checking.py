@@ -69,16 +69,16 @@ class Checking(Handle):
     def _digest_pieces(self, content: Any, offsets: NDArray[np.int64]) -> Digests:
         return digest_many(content, self.algorithm, offsets=offsets, key=self._key)
 
-    def _must_be_unspoilt(self, state: State, rows: NDArray[np.int64]) -> None:
-        """Raise where one of `rows` was found damaged: nothing damaged is served knowingly."""
-        spoilt = state.spoilt(rows)
-        if len(spoilt):
-            at = int(np.argmax(np.isin(rows, spoilt)))
-            digest = state.table.digests(rows[at : at + 1]).tobytes()
-            raise CorruptStoreError(
-                f"position {at}: the content stored for {digest.hex()} was found damaged; delete "
-                "and put it again, or close the store and run hashmem.store.repair"
-            )
+    def _spoilt(
+        self, state: State, rows: NDArray[np.int64], spoilt: NDArray[np.int64]
+    ) -> CorruptStoreError:
+        """What a read of `rows` raises where some were found damaged: none is served knowingly."""
+        at = int(np.argmax(np.isin(rows, spoilt)))
+        digest = state.table.digests(rows[at : at + 1]).tobytes()
+        return CorruptStoreError(
+            f"position {at}: the content stored for {digest.hex()} was found damaged; delete and "
+            "put it again, or close the store and run hashmem.store.repair"
+        )
 
 
 def _nobody(count: int) -> None:

@@ -131,10 +131,10 @@ class MemoryStore(Checking, Moving, Annotations, Linking):
                     row = state.table.look(digest)
                     if row is None:
                         return None
-                    if state.suspect:
-                        self._must_be_unspoilt(state, np.array([row]))
                     place = payloads.place(row, self._version)
-                    if place is not None:  # of a plain record, in a pack that was read from before
+                    if (
+                        place is not None and row not in state.suspect
+                    ):  # of a plain record, in a pack that was read from before
                         found = self._backend.read(self._version, place)
                         if found is not None:
                             return found
@@ -154,8 +154,6 @@ class MemoryStore(Checking, Moving, Annotations, Linking):
             for _ in range(CATCH_UPS):
                 state = self._state  # catching up may number rows anew
                 rows = state.table.find(queries)
-                if state.suspect:
-                    self._must_be_unspoilt(state, rows)
                 codes = state.payloads.codes(rows)
                 snapshot = self._backend.snapshot()
                 frame = None
@@ -170,6 +168,9 @@ class MemoryStore(Checking, Moving, Annotations, Linking):
                     "packs that should be there are gone, or the store is rewritten faster than it "
                     "can be read: try again, and run verify()"
                 )
+            if state.suspect and len(spoilt := state.spoilt(rows)):
+                snapshot.close()
+                raise self._spoilt(state, rows, spoilt)
             pending = dict(state.payloads.pending.among(rows))
             large = state.payloads.large_at(rows, codes)
             records = Records(snapshot, state.payloads, frame, codes, large, pending)

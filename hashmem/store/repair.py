@@ -261,7 +261,7 @@ def _catalogue_of(value: memoryview) -> Catalogue | None:
     """The header in some bytes, None where they are none."""
     stored = _map(value)
     try:
-        found = None if stored is None else Catalogue(**stored)
+        found = Catalogue(**stored) if stored is not None and "namespaces" in stored else None
     except TypeError:
         return None
     if found is None or type(found.format) is not int or not isinstance(found.namespaces, dict):
