@@ -371,6 +371,18 @@ def test_a_damaged_part_of_a_large_item(tmp_path, column, part, kind):
     assert repair(path).ok
 
 
+def test_what_lmdb_left_of_a_pack_heals_it(damaged):
+    path, digests = damaged
+    with closing(LmdbBackend(path)) as backend, backend.write() as transaction:
+        for column in (PAYLOADS, METADATA, SUCCESSORS):
+            key = next(iter(transaction.keys(pack_prefix(1, column))))
+            transaction.put(body_key(1, column, pack_number(key)), b"nothing")
+    report = repair(path)
+    assert sum("an older copy of it is whole" in line for line in report.damage) == 3
+    assert (report.kept, report.packs) == (COUNT, [])
+    is_whole(path, digests)
+
+
 @pytest.mark.parametrize("with_key", [True, False])
 def test_a_keyed_namespace(tmp_path, with_key):
     path = tmp_path / "store"

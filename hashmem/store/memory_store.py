@@ -132,9 +132,8 @@ class MemoryStore(Checking, Moving, Annotations, Linking):
                     if row is None:
                         return None
                     place = payloads.place(row, self._version)
-                    if (
-                        place is not None and row not in state.suspect
-                    ):  # of a plain record, in a pack that was read from before
+                    # Known of a plain record, in a pack that was read from before.
+                    if place is not None and row not in state.suspect:
                         found = self._backend.read(self._version, place)
                         if found is not None:
                             return found

@@ -200,8 +200,20 @@ class PlacedColumn(Column):
     def twin(self) -> "PlacedColumn":
         """Return an empty column that numbers packs as this one does, so that codes compare."""
         twin = PlacedColumn(self.namespace, self.number)
+        twin._tail = np.full(len(self._base) + len(self._tail), ABSENT, np.uint64)
         twin._number_anew(list(self._numbers))
         return twin
+
+    def agrees(self, twin: "PlacedColumn") -> bool:
+        """Whether all lies where it does by what a `twin` has taken in. O(rows), without a copy."""
+        below = len(self._base)
+        after = twin._tail[below : below + len(self._tail)]
+        return (
+            np.array_equal(self._base, twin._tail[:below])
+            and np.array_equal(self._tail, after)
+            and bool((twin._tail[below + len(self._tail) :] == ABSENT).all())
+            and self._large == twin._large
+        )
 
     def differs(self, twin: "PlacedColumn", rows: Rows) -> NDArray[np.bool_]:
         """Tell which of `rows` lie elsewhere by what a `twin` has taken in. O(m)."""

@@ -348,6 +348,10 @@ class _Namespace:
             )
             if pack is not None:
                 self.packs.setdefault(column, {})[number] = pack
+            if sound and self.salvage.healed:
+                what = "it is damaged, and an older copy of it is whole"
+                self._note(f"column {column}, pack {number}: {what}")
+            self.salvage.healed.clear()
             if sound:
                 self.sound.add((column, number))
                 continue

@@ -52,6 +52,7 @@ class Salvage(Snapshot):
             self.map = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._data = memoryview(self.map)
         self.damage = ""  # of pages; "" where all are whole
+        self.healed: list[bytes] = []  # keys of which another copy is whole than the one in use
         self._found: dict[bytes, list[Extent]] = {}  # the best first
         self._large: list[tuple[int, int]] = []  # pages that begin a large value, and how many
         self._scanned = False
@@ -94,6 +95,8 @@ class Salvage(Snapshot):
             for extent in self._found.get(key, []):
                 value = self._value(extent)
                 if is_sound(value):
+                    if extent is not self.extent(key):
+                        self.healed.append(key)
                     self._prefer(key, extent)
                     return value
         return None
@@ -115,6 +118,7 @@ class Salvage(Snapshot):
             extent = Extent(first * self._size + HEADER, pack.body_bytes, True)
             inside = extent.start + extent.size <= len(self._data)
             if count == pages and inside and pack.is_sound(self._value(extent)):
+                self.healed.append(key)
                 self._prefer(key, extent)
                 return self._value(extent)
         return None

@@ -32,7 +32,8 @@ Progress = Callable[[int], object]
 
 ROWS = 1 << 16  # looked up in the index together
 BLOCKS = 1 << 8  # of a checkpoint, compared together: 16 MiB
-COMPARED = 1 << 20  # rows whose places are compared together
+STEP = 1 << 12  # records or rows looked at together: what is made of them stays in the cache
+COMPARED = 1 << 18  # rows whose places are compared together
 EVERYTHING = 1 << 62
 
 
@@ -286,12 +287,12 @@ class _Check:
         held = np.flatnonzero(pack.lengths >= 0)
         stop = min(start + most, len(held))
         chosen = held[start:stop]
-        rows = pack.rows[chosen]
+        rows, ends = pack.rows[chosen], np.append(pack.offsets[chosen], 0)
         if len(rows):
-            ends = np.append(pack.offsets[chosen], 0)
             ends[-1] = ends[-2] + pack.lengths[chosen[-1]]
-            again = self.digest_pieces(body, ends)
-            self._compare(number, rows, again)
+        for first in range(0, len(rows), STEP):
+            again = self.digest_pieces(body, ends[first : first + STEP + 1])
+            self._compare(number, rows[first : first + STEP], again)
         return None if stop == len(held) else stop
 
     def _through_places(self, column: Column, number: int) -> None:
@@ -313,10 +314,16 @@ class _Check:
 
     def _compare(self, number: int, rows: Rows, again: Digests) -> None:
         """Note which of a pack's rows do not have the digests that their contents have."""
-        last = self.state.committed - 1
-        known = self.state.table.digests(np.minimum(rows, last) if rows.max() > last else rows)
-        same = np.array_equal(again, known)
-        bad = rows[:0] if same else rows[(again != known).any(axis=1)]
+        last, table = self.state.committed - 1, self.state.table
+        if rows[-1] <= last and bool((rows[1:] - rows[:-1] == 1).all()):
+            known = table.between(int(rows[0]), int(rows[-1]) + 1)
+        else:
+            known = table.digests(np.minimum(rows, last))
+        self.found.checked += len(rows)
+        self.progress(len(rows))
+        if np.array_equal(again, known):
+            return
+        bad = rows[(again != known).any(axis=1)]
         bad = bad[bad <= last]
         live = self._live(self.state.payloads, number, bad)
         for row in live.tolist():
@@ -332,11 +339,10 @@ class _Check:
                 "not have their digests"
             )  # fmt: skip
         if len(bad):
-            self.found.packs.append((PAYLOADS, number))
+            if (PAYLOADS, number) not in self.found.packs:
+                self.found.packs.append((PAYLOADS, number))
             self._rows.update(live.tolist())
             self._suspect(live, number)
-        self.found.checked += len(rows)
-        self.progress(len(rows))
 
     def _suspect(self, rows: Rows, number: int) -> None:
         self.state.suspect.update(dict.fromkeys(rows.tolist(), number))
@@ -351,9 +357,13 @@ class _Check:
 
     def _index(self, first: int) -> None:
         """Whether each digest leads to its row."""
-        rows = np.arange(first, min(first + ROWS, self.state.committed))
-        table = self.state.table
-        lost = rows[table.find(table.digests(rows)) != rows]
+        table, end = self.state.table, min(first + ROWS, self.state.committed)
+        lost = np.empty(0, np.int64)
+        for start in range(first, end, STEP):
+            rows = np.arange(start, min(start + STEP, end))
+            found = table.find(table.between(start, start + len(rows)))
+            if not np.array_equal(found, rows):
+                lost = np.append(lost, rows[found != rows])
         if len(lost):
             self._note(
                 f"the index does not lead to {len(lost)} digests, first to row {lost[0]}", lost
@@ -369,6 +379,8 @@ class _Check:
         for number, told in self._told.items():
             column = self.columns[number]
             assert isinstance(column, PlacedColumn)
+            if column.agrees(told):
+                continue
             unreadable = [pack for of, pack in self._unreadable if of == number]
             for first in range(0, self.state.committed, COMPARED):
                 rows = np.arange(first, min(first + COMPARED, self.state.committed))
