@@ -296,8 +296,9 @@ def test_a_damaged_page_of_the_tree(damaged, at):
         assert held[: COUNT - 2].all()  # the page before has what was committed before
         read = store.get_many(digests[held], verify=True)
         assert list(read) == [c for c, there in zip(CONTENTS, held, strict=True) if there]
-    if report.damage:
-        assert (path / "quarantine" / file.name).exists()
+    pages = any(line.startswith(file.name) for line in report.damage)
+    assert (path / "quarantine" / file.name).exists() is pages
+    assert pages or at in (14, 4000)  # free space, and a value of which there is another copy
     assert repair(path).ok
 
 
@@ -619,7 +620,7 @@ def test_scrubs_cover_everything_in_the_end(damaged, sample):
         whole = store.verify()
     with MemoryStore(path) as store:
         damage_found, checked, rounds = set(), 0, 0
-        while checked < COUNT or rounds < 30:
+        while checked <= COUNT:  # more: another round has begun, so one is complete
             found = store.scrub(sample=sample)
             assert found.checked <= sample or isinstance(sample, float)
             damage_found |= set(found.damage)

@@ -193,10 +193,7 @@ class Salvage(Snapshot):
     def _leaf(self, number: int, known: bool = False) -> None:
         """Take in all nodes of a page that can be; with `known`, only copies of what is known."""
         page = self._data[number * self._size : (number + 1) * self._size]
-        lowest = self._size
-        for i, at in enumerate(np.frombuffer(page, "=u2")[HEADER // 2 :].tolist()):
-            if HEADER + 2 * i >= lowest:  # where the nodes begin
-                break
+        for at in self._nodes(number, page):
             if not HEADER <= at <= self._size - _NODE.size:
                 continue
             low, high, flags, key_size = _NODE.unpack_from(page, at)
@@ -204,13 +201,30 @@ class Salvage(Snapshot):
             key = bytes(page[at + _NODE.size : start])
             if start > self._size or _KEYS.get(key[:1]) != key_size:
                 continue
-            lowest = min(lowest, at)
             extent = self._extent(number, page, start, low | high << 16, flags)
             copies = self._found.get(key)
             if copies is None and not known and extent is not None:
                 self._found[key] = [extent]
             elif copies and extent is not None and len(copies) < _COPIES and extent not in copies:
                 copies.append(extent)
+
+    def _nodes(self, number: int, page: memoryview) -> list[int]:
+        """Where the nodes of a page are said to begin. What lies between is anything's remains."""
+        try:
+            return list(Page(self._data, number, self._size, self._last).nodes)
+        except CorruptStoreError:
+            offsets: list[int] = np.frombuffer(page, "=u2").tolist()
+        lower = offsets[6]
+        if HEADER <= lower <= self._size and lower % 2 == 0:
+            return offsets[HEADER // 2 : lower // 2]
+        lowest, found = self._size, []
+        for i in range(HEADER // 2, len(offsets)):
+            if 2 * i >= lowest:  # where the nodes begin
+                break
+            found.append(offsets[i])
+            if offsets[i] >= HEADER:
+                lowest = min(lowest, offsets[i])
+        return found
 
     def _extent(
         self, number: int, page: memoryview, start: int, size: int, flags: int
