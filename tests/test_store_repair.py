@@ -692,3 +692,16 @@ def test_compact_refuses_and_names_repair(damaged):
     damage(path, SUCCESSORS, "body", 5)
     with MemoryStore(path) as store, pytest.raises(CorruptStoreError, match="repair"):
         store.compact()
+
+
+def test_only_records_that_are_there_count_as_checked(tmp_path):
+    with MemoryStore(tmp_path / "store") as store:
+        digests = store.put_many(CONTENTS)
+        store.commit()
+        store.delete_many(digests[:3])
+        store.commit()
+        seen = []
+        assert store.verify(seen.append).checked == sum(seen) == COUNT - 3
+        store.put(CONTENTS[0])
+        store.commit()
+        assert store.verify().checked == store.scrub().checked == COUNT - 2

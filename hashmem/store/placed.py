@@ -259,6 +259,11 @@ class PlacedColumn(Column):
             found.append(np.flatnonzero(ordinals_of(codes) == ordinal) + first)
         return np.concatenate(found)
 
+    def count_in(self, pack: int, rows: Rows) -> int:
+        """Return how many of `rows` have their items in a pack. O(m)."""
+        ordinal = self._ordinals.get(pack, -1)
+        return int(np.count_nonzero(ordinals_of(self.codes(rows)) == ordinal))
+
     def frame(self, reader: Snapshot, codes: Codes) -> "Frame | None":
         """Return where the packs that `codes` speak of lie, None where `reader` lacks one.
 
