@@ -29,7 +29,7 @@ class Checking(Handle):
         `progress` is called with the number of records just checked. The result's `corrupt` lists
         the digests of what is damaged, `packs` the damaged packs. Nothing is changed; but this
         handle remembers, and a read of a record found damaged raises `CorruptStoreError` from then
-        on. O(bytes stored), at the speed of digesting; 24 bytes of memory a record.
+        on. O(bytes stored), most of it digesting; memory for two places a record, 16 bytes.
         """
         self.refresh()
         with self._reading(), self._current() as reader:

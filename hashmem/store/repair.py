@@ -117,8 +117,8 @@ def repair(
     where their pack matches its checksum, and digests that are lost there cannot be had anew.
     `progress` is called with the number of records just checked. Handles elsewhere go on with what
     is new, as after `compact`; writers wait. Killed at any moment, the store is as before, or
-    repaired. A second copy of the store is on the disk for a time. O(bytes), and some 100 bytes of
-    memory a record.
+    repaired. A second copy of the store is on the disk for a time. O(bytes); memory for a
+    table of all digests.
 
     Raises `StoreFormatError` where there is no store or a newer version's, `CorruptStoreError`
     where nothing can be read at all, `ValueError` where a key is not the namespace's, and
