@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     on_store("verify", _verify, "Read everything back and check it.")
+    on_store("repair", _repair, "Rewrite a damaged store from all that is whole in it.")
     on_store("stats", _stats, "Print counts and sizes.")
     on_store("compact", _compact, "Rewrite the store without what was deleted or replaced.")
 
@@ -230,11 +231,25 @@ def _hop(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    with _open(options.store, readonly=True) as memory:
-        found = memory.store.verify()
+    with _open(options.store, readonly=True) as memory, _bar("verify", "records") as bar:
+        found = memory.store.verify(bar.update)
     lines = [f"records checked: {found.checked}, damage found: {len(found.damage)}", *found.damage]
     _print(options, found.to_dict(), "\n".join(lines))
     return DONE if found.ok else NO
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from hashmem.store import repair
+
+    with _bar("repair", "records") as bar:
+        done = repair(options.store, progress=bar.update)
+    lost = len(done.lost) + done.unknown
+    lines = [f"records kept: {done.kept}, lost: {lost}, damage found: {len(done.damage)}"]
+    lines += done.damage
+    if done.quarantined:
+        lines.append(f"what was damaged is in {os.path.join(options.store, 'quarantine')}")
+    _print(options, done.to_dict(), "\n".join(lines))
+    return DONE if not lost else NO
 
 
 def _stats(options: argparse.Namespace) -> int:

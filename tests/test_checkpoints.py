@@ -153,7 +153,7 @@ def test_a_handle_follows_checkpoints_of_others(tmp_path):
         assert reader.verify().ok
 
 
-def test_a_checkpoint_replaced_while_opening_is_no_error(tmp_path, monkeypatch):
+def test_a_checkpoint_replaced_while_opening_is_no_error(tmp_path):
     path = tmp_path / "store"
     store = MemoryStore(path)
     store.put_many([b"%d" % i for i in range(10)])
@@ -161,13 +161,13 @@ def test_a_checkpoint_replaced_while_opening_is_no_error(tmp_path, monkeypatch):
     before = Checkpoint.__init__
 
     def late(self, name):  # somebody commits another between the record and the file
-        monkeypatch.undo()
-        checkpoint.FEWEST = 4
+        patch.undo()
         store.put_many([b"more %d" % i for i in range(20)])
         store.commit()
         before(self, name)
 
-    monkeypatch.setattr(Checkpoint, "__init__", late)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Checkpoint, "__init__", late)
     with MemoryStore(path, readonly=True) as other:
         assert len(other) == 30
     store.close()

@@ -350,11 +350,11 @@ def test_any_damage_is_reported_and_leaves_the_rest_readable(tmp_path, column, k
     digests = filled(path)
     damage(path, column, kind, at)
     with MemoryStore(path, readonly=True) as store:
+        records = store.get_many(digests)
         found = store.verify()
         assert not found.ok
         assert any(f"column {column}" in line for line in found.damage) or found.corrupt
         held = store.contains(digests)
-        records = store.get_many(digests)
         whole = [records[i] == PAYLOADS_PUT[i] for i in np.flatnonzero(held)]
         if column == PAYLOADS:
             assert whole.count(False) == (len(found.corrupt) if kind == "body" else 0)

@@ -3,6 +3,7 @@
 from hashmem.store.archive import ArchiveReader
 from hashmem.store.memory_store import MemoryStore
 from hashmem.store.records import Records
+from hashmem.store.repair import Repair, repair
 from hashmem.store.verification import Verification
 
-__all__ = ["ArchiveReader", "MemoryStore", "Records", "Verification"]
+__all__ = ["ArchiveReader", "MemoryStore", "Records", "Repair", "Verification", "repair"]

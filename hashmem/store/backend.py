@@ -120,6 +120,9 @@ class Backend(ABC):
     def sync(self) -> None:  # noqa: B027  # nothing to do where each commit is durable by itself
         """Wait until all commits are durable."""
 
+    def check(self) -> None:  # noqa: B027  # nothing to find where nothing lies under the values
+        """Look through what lies under the values. Raises `CorruptStoreError` on damage."""
+
     @abstractmethod
     def rewrite(
         self, *, erase: bool = False, timeout: float = 0.0

@@ -138,33 +138,47 @@ class Checkpoint:
         self._find(np.ascontiguousarray(queries), out, -1)
         return out
 
-    def damage(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Compare every block with its checksum: yield what is wrong, and the rows it concerns.
+    @property
+    def blocks(self) -> int:
+        """How many blocks its sections have, each under one checksum."""
+        return sum(map(len, self._checksums))
+
+    def damage(self, first: int = 0, last: int | None = None) -> Iterator[str]:
+        """Compare blocks from `first` to `last` with their checksums: yield what is wrong.
 
         As the file says it: what was written to the arrays meanwhile is not looked at. O(bytes).
         """
-        with open(self.path, "rb") as file:
-            data = np.frombuffer(file.read(), np.uint8) if self.rows < 1 << 16 else np.frombuffer(
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8
-            )  # fmt: skip
+        data = self._file()
         try:
             _, at = _head(data)
         except (CorruptStoreError, StoreFormatError) as error:
-            yield str(error), np.empty(0, np.int64)
+            yield str(error)
             return
         names = ["digests", *(f"places of column {number}" for number in self.places), "index"]
-        items = [self.width, *(8 for _ in self.places), 0]
-        for name, item, section, sums in zip(
-            names, items, self._sections, self._checksums, strict=True
-        ):
+        block = 0
+        for name, section, sums in zip(names, self._sections, self._checksums, strict=True):
             now = data[at : at + len(section)]
-            for block in range(len(sums)):
-                begin = block * BLOCK
-                if xxhash.xxh3_64_intdigest(now[begin : begin + BLOCK].data) != sums[block]:
-                    end = min(begin + BLOCK, len(section))
-                    rows = np.arange(begin // item, -(-end // item)) if item else np.arange(0)
-                    yield f"bytes {at + begin} to {at + end} ({name}) do not match", rows
+            stop = len(sums) if last is None else min(max(last - block, 0), len(sums))
+            for i in range(max(first - block, 0), stop):
+                begin, end = i * BLOCK, min((i + 1) * BLOCK, len(section))
+                if xxhash.xxh3_64_intdigest(now[begin:end].data) != sums[i]:
+                    yield f"bytes {at + begin} to {at + end} ({name}) do not match"
+            block += len(sums)
             at = _whole(at + len(section))
+
+    def sound_digests(self) -> NDArray[np.bool_]:
+        """Tell for each row whether its digest lies in blocks that match their checksums."""
+        sound = np.ones(self.rows, np.bool_)
+        for i, checksum in enumerate(self._checksums[0]):
+            begin, end = i * BLOCK, min((i + 1) * BLOCK, len(self._sections[0]))
+            if xxhash.xxh3_64_intdigest(self._sections[0][begin:end].data) != checksum:
+                sound[begin // self.width : -(-end // self.width)] = False
+        return sound
+
+    def _file(self) -> NDArray[np.uint8]:
+        with open(self.path, "rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(whole, np.uint8)
 
 
 def write(

@@ -6,6 +6,7 @@ touches disappear together with their digests. Nothing here needs a namespace's 
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,13 @@ from hashmem.errors import CorruptStoreError
 from hashmem.store import checkpoint
 from hashmem.store.backend import Snapshot, Transaction
 from hashmem.store.checkpoint import ABSENT
-from hashmem.store.columns import Column
+from hashmem.store.columns import Column, Written
 from hashmem.store.layout import Catalogue, Info
 from hashmem.store.placed import PlacedColumn
 from hashmem.store.records import Records
 from hashmem.store.state import State, as_stored
 
-__all__ = ["compact"]
+__all__ = ["Copy", "compact"]
 
 Rows = NDArray[np.int64]
 
@@ -42,10 +43,10 @@ def compact(reader: Snapshot, transaction: Transaction, folder: str | None) -> N
             raise CorruptStoreError(f"namespace {name!r} has lost its record")
         state = State(namespace, info)
         state.load(reader, folder)
-        _Copy(state, reader, transaction, folder).run()
+        Copy(state, reader, transaction, folder).run()
 
 
-class _Copy:
+class Copy:
     """The copying of one namespace; `next_pack` numbers what is written."""
 
     def __init__(
@@ -54,6 +55,7 @@ class _Copy:
         self.state, self.reader, self.transaction = state, reader, transaction
         self.folder = folder
         self.next_pack = 1
+        self.info = Info(state.info.algorithm)  # counts the packs
 
     def run(self) -> None:
         state = self.state
@@ -61,7 +63,8 @@ class _Copy:
             if column.damaged:
                 raise CorruptStoreError(
                     f"packs {sorted(column.damaged)} of column {column.number} are damaged; "
-                    "compacting would lose them for good"
+                    "compacting would lose them for good: close the store and run "
+                    "hashmem.store.repair, which keeps them in quarantine"
                 )
         live = state.payloads.held(state.rows)
         successors = state.links.successors[: state.rows]
@@ -92,8 +95,9 @@ class _Copy:
                 at = np.arange(first, first + len(digests))
                 self.write_array(state.digests_column, at, digests)
                 self.next_row += len(digests)
-        changes = {"next_pack": self.next_pack, "checkpoint": name}
-        Info(**{**vars(state.info), **changes}).write(self.transaction, state.namespace)
+        info = deepcopy(state.info)
+        info.next_pack, info.checkpoint, info.packs = self.next_pack, name, self.info.packs
+        info.write(self.transaction, state.namespace)
 
     next_row = 0  # of the digests written to packs
 
@@ -111,7 +115,12 @@ class _Copy:
         return name
 
     def write_array(self, column: Column, rows: Rows, items: NDArray[np.uint8]) -> None:
-        self.next_pack += len(column.write_array(self.transaction, self.next_pack, rows, items))
+        written = column.write_array(self.transaction, self.next_pack, rows, items)
+        self.count(column, written)
+
+    def count(self, column: Column, written: list[Written]) -> None:
+        self.next_pack += len(written)
+        self.info.count(column.number, (pack.number for pack in written), ())
 
     def copy_items(
         self, column: PlacedColumn, live: NDArray[np.bool_], renumbered: Rows
@@ -133,5 +142,5 @@ class _Copy:
             lambda start, stop: [items.gather(start, stop)[0].data],
         )  # fmt: skip
         fresh.apply(written)
-        self.next_pack += len(written)
+        self.count(column, written)
         return fresh

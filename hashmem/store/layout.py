@@ -23,8 +23,8 @@ from hashmem.store.packs import PACK_LIMIT
 
 __all__ = [
     "DIGESTS", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
-    "Catalogue", "Info", "body_key", "index_key", "pack_number", "pack_prefix",
-    "unpack",
+    "Catalogue", "Info", "body_key", "index_key", "namespace_keys", "namespace_record", "pack_keys",
+    "pack_number", "pack_of", "pack_prefix", "unpack", "unsealed",
 ]  # fmt: skip
 
 FORMAT = 2  # version of all that is described here, in packs.py and in checkpoint.py
@@ -49,6 +49,11 @@ def body_key(namespace: int, column: int, number: int) -> bytes:
     return _PACK_KEY.pack(b"b", namespace, column, number)
 
 
+def namespace_record(namespace: int) -> bytes:
+    """The key of the record of a namespace."""
+    return _NAMESPACE.pack(b"n", namespace)
+
+
 def pack_prefix(namespace: int, column: int) -> bytes:
     """What the index keys of one column begin with."""
     return _PREFIX.pack(b"i", namespace, column)
@@ -58,6 +63,12 @@ def pack_number(key: bytes) -> int:
     if len(key) != _PACK_KEY.size:
         raise CorruptStoreError(f"a key of {len(key)} bytes stands among those of packs")
     return int(_PACK_KEY.unpack(key)[3])
+
+
+def pack_of(key: bytes) -> tuple[int, int, int]:
+    """The namespace, column and number of the pack that a key is of."""
+    _, namespace, column, number = _PACK_KEY.unpack(key)
+    return int(namespace), int(column), int(number)
 
 
 @dataclass
@@ -125,22 +136,10 @@ class Info:
             found = None if stored is None else cls(**stored)
         except TypeError as error:
             raise CorruptStoreError(f"a namespace's record cannot be read: {error}") from error
-        if found is not None:
-            found._check()
+        problem = found.problem() if found is not None else ""
+        if problem:
+            raise CorruptStoreError(f"a namespace's record contradicts itself: {problem}")
         return found
-
-    def _check(self) -> None:
-        wrong: list[Any] = [name for name in self.relations if type(name) is not str]
-        for name, column in self.columns.items():
-            if type(name) is not str or not _is_column(column):
-                wrong.append(name)
-        for number, count in self.packs.items():
-            if not number.isdecimal() or type(count) is not list or len(count) != 2:
-                wrong.append(number)
-        if wrong or self.algorithm not in WIDTHS or self.next_pack < 1:
-            raise CorruptStoreError(
-                f"a namespace's record contradicts itself: {wrong or self.algorithm!r:.80}"
-            )
 
     def count(self, column: int, fresh: Iterable[int], gone: Iterable[int]) -> None:
         """Take note of packs of a column that were written and that went."""
@@ -149,6 +148,28 @@ class Info:
             for number in numbers:
                 known[0] += step
                 known[1] ^= number
+
+    def problem(self) -> str:
+        """What in it cannot be; "" where all can."""
+        if self.algorithm not in WIDTHS:
+            return f"no algorithm is called {self.algorithm!r}"
+        if len(self.key_check) not in (0, WIDTHS[self.algorithm]):
+            return "its key check is none"
+        if not 1 <= self.next_pack < 1 << 63:
+            return f"the number of its next pack is {self.next_pack!r}"
+        if not _are_names(self.relations) or len(set(self.relations)) < len(self.relations):
+            return "its relations are no names"
+        if "/" in self.checkpoint:
+            return "it names no file as its checkpoint"
+        if not _are_names(list(self.columns)):
+            return "its columns have no names"
+        for name, column in self.columns.items():
+            if not _is_column(column):
+                return f"column {name!r} is described as nothing that can be"
+        for number, count in self.packs.items():
+            if not str(number).isdecimal() or type(count) is not list or len(count) != 2:
+                return "it does not count its packs"
+        return ""
 
     def write(self, transaction: Transaction, namespace: int) -> None:
         transaction.put(_NAMESPACE.pack(b"n", namespace), _sealed(asdict(self)))
@@ -172,6 +193,13 @@ def _is_column(described: object) -> bool:
     return known and FIRST_NAMED <= number < 1 << 16 and 0 < items <= PACK_LIMIT
 
 
+def pack_keys(reader: Reader, namespace: int) -> list[bytes]:
+    """The keys of all packs of a namespace: of their indexes, then of their bodies."""
+    prefixes = [_NAMESPACE.pack(kind, namespace) for kind in (b"i", b"b")]
+    keys = [key for prefix in prefixes for key in reader.keys(prefix)]
+    return [key for key in keys if len(key) == _PACK_KEY.size]
+
+
 def namespace_keys(reader: Reader, namespace: int) -> list[bytes]:
     """Every key that belongs to a namespace."""
     return [
@@ -188,11 +216,25 @@ def _sealed(record: dict[str, Any]) -> bytes:
     return _SUM.pack(_MARK, xxhash.xxh3_64_intdigest(packed)) + packed
 
 
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
 def _unpack(reader: Reader, key: bytes, what: str, types: dict[str, type]) -> dict[str, Any] | None:
     """Return the record under `key`, each of whose entries is of the type that `types` says."""
     value = reader.get(key)
     if value is None:
         return None
+    stored = unsealed(value, what)
+    for name, entry in stored.items():
+        if name in types and type(entry) is not types[name]:
+            kind = types[name].__name__
+            raise CorruptStoreError(f"{what} says {name} = {entry!r:.80}, which is no {kind}")
+    return stored
+
+
+def unsealed(value: bytes | memoryview, what: str) -> dict[str, Any]:
+    """Return the record in a value. Raises `CorruptStoreError` where it is damaged, or no map."""
     if bytes(value[:1]) == _MARK:  # none in version 1
         mark = value[: _SUM.size]
         value = value[_SUM.size :]
@@ -204,11 +246,6 @@ def _unpack(reader: Reader, key: bytes, what: str, types: dict[str, type]) -> di
         raise CorruptStoreError(f"{what} cannot be read: {error}") from error
     if not isinstance(stored, dict):
         raise CorruptStoreError(f"{what} is a {type(stored).__name__}, not a map")
-    for name, value in stored.items():
-        if name in types and type(value) is not types[name]:
-            raise CorruptStoreError(
-                f"{what} says {name} = {value!r:.80}, no {types[name].__name__}"
-            )
     return stored
 
 

@@ -8,6 +8,7 @@
         000001.mdb-lock
         000001-1-20.rows      a checkpoint of one of its namespaces (hashmem.store.checkpoint)
         ERASE                 only while generations that are not in use are to be overwritten
+        quarantine/           after a repair that found damage: what was damaged, as it was
 
 A commit is one LMDB write transaction, synced to disk before it returns. LMDB never shrinks its
 file, so `rewrite` fills the next generation, syncs it, and renames a new CURRENT into place:
@@ -48,9 +49,10 @@ from hashmem.store.lmdb_environment import (
 from hashmem.store.lmdb_erase import overwrite, overwrite_database
 from hashmem.store.lmdb_pages import Tree, holds_commits
 
-__all__ = ["FORMAT", "LmdbBackend"]
+__all__ = ["FORMAT", "QUARANTINE", "LmdbBackend", "filling", "locked"]
 
 FORMAT = 2  # version of everything inside the folder; docs/format.md
+QUARANTINE = "quarantine"  # a folder there, of what repairs found damaged
 
 
 LEFT = b"m"  # a key that says that another generation has taken this one's place
@@ -115,13 +117,14 @@ class LmdbBackend(Backend):
                 if path.name != name or holds_commits(path):
                     raise StoreFormatError(
                         f"{folder} holds {path.name} and no file CURRENT to say whether it is in "
-                        f'use: restore CURRENT, two lines, "hashmem {FORMAT}" and the name'
+                        f'use: restore CURRENT, two lines, "hashmem {FORMAT}" and the name, '
+                        "or run hashmem.store.repair"
                     )
-            self._remove(name)  # from a creation that was interrupted
+            _remove(self._folder, name)  # from a creation that was interrupted
             fresh = open_file(folder / name, create=True)
             fresh.sync(True)
             fresh.close()
-            self._point_at(name)
+            _point_at(self._folder, name)
             _sync(folder.parent)
 
     def _sweep(self) -> None:
@@ -155,7 +158,7 @@ class LmdbBackend(Backend):
                 overwrite_database(path, deadline)
             elif path.exists():  # left by a rewrite that was interrupted: nobody reads it
                 overwrite(path)
-            self._remove(name)
+            _remove(self._folder, name)
         (self._folder / "ERASE").unlink(missing_ok=True)
         _sync(self._folder)
 
@@ -294,6 +297,10 @@ class LmdbBackend(Backend):
         with _explained(f"cannot sync {self.path}"):
             self._follow().lmdb.sync(True)
 
+    def check(self) -> None:
+        with _explained(f"cannot check {self.path}"):
+            self._follow().check(whole=True)
+
     @contextmanager
     def rewrite(
         self, *, erase: bool = False, timeout: float = 0.0
@@ -304,32 +311,18 @@ class LmdbBackend(Backend):
             name = _name(old.generation + 1)
             if erase:  # from now on, so that a process that dies leaves the rest to the next
                 self._create("ERASE")
-            self._remove(name, overwriting=erase)
-            try:
-                fresh = open_file(self._folder / name, create=True, durability="none")
-                try:
-                    with LmdbSnapshot(old) as source:
-                        filling = Rewriting(fresh, (old.generation + 1, 0))
-                        try:
-                            yield source, filling
-                            filling.commit()
-                        except BaseException:
-                            filling.abort()
-                            raise
-                finally:
-                    fresh.close()
-                self._point_at(name)
-            except BaseException:
-                if self._current() != name:  # else it is the store, whatever came after
-                    self._remove(name, overwriting=erase)
-                raise
+            with (
+                filling(self._folder, name, overwriting=erase) as transaction,
+                LmdbSnapshot(old) as source,
+            ):
+                yield source, transaction
             with old.lmdb.begin(write=True) as raw:  # whoever has it open still learns of it
                 raw.put(LEFT, b"")
             self._follow()
             if erase:
                 self._erase(time.monotonic() + timeout)
             else:
-                self._remove(old.name)
+                _remove(self._folder, old.name)
 
     def _must_be_writable(self) -> None:
         if self.readonly:
@@ -340,35 +333,12 @@ class LmdbBackend(Backend):
         """Hold the folder's writer lock. Raises `BlockingIOError` if it is held and not `wait`."""
         if self._pid != os.getpid():  # forked: a thread of the parent may hold the lock for ever
             self._pid, self._writer = os.getpid(), threading.RLock()
-        with self._writer, open(self._folder / "LOCK", "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            try:
-                yield
-            finally:  # closing alone would not let go if a child forked meanwhile has the file
-                fcntl.flock(file, fcntl.LOCK_UN)
-
-    def _point_at(self, name: str) -> None:
-        """Make `name` the generation in use: the step a rewrite hangs on, atomic by rename."""
-        new = self._folder / "CURRENT.new"
-        with open(new, "wb") as file:
-            file.write(f"hashmem {FORMAT}\n{name}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
-        _sync(self._folder)  # or the new name of CURRENT may outlive a power cut, and `name` not
-        os.replace(new, self._folder / "CURRENT")
-        _sync(self._folder)
+        with self._writer, locked(self._folder, wait=wait):
+            yield
 
     def _create(self, name: str) -> None:
         (self._folder / name).touch()
         _sync(self._folder)
-
-    def _remove(self, name: str, *, overwriting: bool = False) -> None:
-        """Unlink all files of a generation."""
-        for path in self._folder.iterdir():
-            if _generation_of(path.name) == _generation_of(name):
-                if overwriting and path.suffix == ".mdb":  # others may have checkpoints mapped
-                    overwrite(path)
-                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         held, self._environment = self._environment, None
@@ -377,13 +347,75 @@ class LmdbBackend(Backend):
             held.release()
 
 
+@contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder's writer lock. Raises `BlockingIOError` if it is held and not `wait`."""
+    with open(folder / "LOCK", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            yield
+        finally:  # closing alone would not let go if a child forked meanwhile has the file
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def filling(folder: Path, name: str, *, overwriting: bool = False) -> Iterator[Transaction]:
+    """Give a transaction that fills the generation `name`, which is in use at the end.
+
+    The writer lock must be held. If the context raises, nothing has changed; where `overwriting`,
+    what was written is overwritten then.
+    """
+    _remove(folder, name, overwriting=overwriting)
+    try:
+        fresh = open_file(folder / name, create=True, durability="none")
+        try:
+            transaction = Rewriting(fresh, (int(name.partition(".")[0]), 0))
+            try:
+                yield transaction
+                transaction.commit()
+            except BaseException:
+                transaction.abort()
+                raise
+        finally:
+            fresh.close()
+        _point_at(folder, name)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            if name.encode() in (folder / "CURRENT").read_bytes():
+                raise  # it is in use already: what failed came after
+        _remove(folder, name, overwriting=overwriting)
+        raise
+
+
+def _point_at(folder: Path, name: str) -> None:
+    """Make `name` the generation in use: the step a rewrite hangs on, atomic by rename."""
+    new = folder / "CURRENT.new"
+    with open(new, "wb") as file:
+        file.write(f"hashmem {FORMAT}\n{name}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)  # or the new name of CURRENT may outlive a power cut, and `name` not
+    os.replace(new, folder / "CURRENT")
+    _sync(folder)
+
+
+def _remove(folder: Path, name: str, *, overwriting: bool = False) -> None:
+    """Unlink all files of a generation."""
+    for path in folder.iterdir():
+        if _generation_of(path.name) == _generation_of(name):
+            if overwriting and path.suffix == ".mdb":  # others may have checkpoints mapped
+                overwrite(path)
+            path.unlink(missing_ok=True)
+
+
 def _name(generation: int) -> str:
     return f"{generation:06}.mdb"
 
 
 def _ours(name: str) -> bool:
     """Whether a store's folder may hold a file of this name beside CURRENT."""
-    return name in ("LOCK", "CURRENT.new", "ERASE") or _generation_of(name) is not None
+    known = ("LOCK", "CURRENT.new", "ERASE", QUARANTINE)
+    return name in known or _generation_of(name) is not None
 
 
 _FILES = re.compile(r"([0-9]{6,})(\.mdb|\.mdb-lock|-[0-9]+-[0-9]+\.rows(\.[0-9a-f]{8}\.new)?)")

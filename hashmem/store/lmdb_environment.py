@@ -60,7 +60,7 @@ class Environment:
         self.map: mmap.mmap | bytes = b""  # all of it, as last mapped; old maps stay while used
         try:
             if checked:
-                self._check()
+                self.check()
             self.lmdb: Any = open_file(path, readonly=readonly, durability=durability)
         except BaseException:
             os.close(self._file)
@@ -70,22 +70,25 @@ class Environment:
         self.users = 0
         self.snapshots: weakref.WeakSet[LmdbSnapshot] = weakref.WeakSet()
 
-    def _check(self) -> None:
-        """Look through the file before LMDB maps it, as what is damaged would kill the process."""
+    def check(self, *, whole: bool = False) -> None:
+        """Look through the file before LMDB maps it, as what is damaged would kill the process.
+
+        With `whole` also at the pages where large values begin.
+        """
         for last in reversed(range(TRIES)):
             data = self.data()
             before = metas(data)
             try:
                 check_length(self.path, self._size, data)
                 if before:
-                    check(data)
+                    check(data, whole=whole)
                 return
             except (CorruptStoreError, StoreFormatError) as error:
                 if before == metas(self.data()) or last == 0:  # nobody has committed meanwhile
                     if isinstance(error, CorruptStoreError):
                         raise CorruptStoreError(
-                            f"{self.path}: {error}; copy the folder, then repair the copy "
-                            "(hashmem.store.repair) or restore it"
+                            f"{self.path}: {error}; repair the store "
+                            "(hashmem.store.repair) or restore it from a copy"
                         ) from None
                     raise
 

@@ -1,6 +1,6 @@
 """MemoryStore: what users hold. Records by digest, links between them, in a folder or in RAM."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import getpid
 from typing import Any, TypeVar
 
@@ -11,13 +11,13 @@ from hashmem.digests import BytesLike, Digests, as_digests, digest_many
 from hashmem.errors import CorruptStoreError, RecordNotFound, StoreError
 from hashmem.store.annotations import Annotations, Metadata, packed
 from hashmem.store.backend import Snapshot
+from hashmem.store.checking import Checking
 from hashmem.store.checkpoint import Codes
 from hashmem.store.linking import Linking
 from hashmem.store.moving import Moving
 from hashmem.store.packs import cut
 from hashmem.store.records import Records
 from hashmem.store.space import Space
-from hashmem.store.verification import Verification, verify
 
 __all__ = ["MemoryStore"]
 
@@ -28,7 +28,7 @@ Default = TypeVar("Default")
 CATCH_UPS = 100  # times a read follows a store that is being rewritten
 
 
-class MemoryStore(Moving, Annotations, Linking, Space):
+class MemoryStore(Checking, Moving, Annotations, Linking, Space):
     """Records addressed by the digest of their content, with metadata and links.
 
     With a `path` the store is a folder, crash-safe and shared between processes; without one it
@@ -112,7 +112,10 @@ class MemoryStore(Moving, Annotations, Linking, Space):
         return digests
 
     def get(self, digest: bytes, default: Default | None = None) -> bytes | Default | None:
-        """Return a copy of the record's content, or `default` where it is not stored."""
+        """Return a copy of the record's content, or `default` where it is not stored.
+
+        Raises `CorruptStoreError` where `verify` or `scrub` has found it damaged.
+        """
         found = self._get_one(digest)
         return default if found is None else found
 
@@ -132,7 +135,8 @@ class MemoryStore(Moving, Annotations, Linking, Space):
                 if len(digest) == state.width and not (self._closed or payloads.pending.items):
                     row = state.table.look(digest)
                     place = (0, 0) if row is None else payloads.place(row, self._version)
-                    if place is not None:  # of a plain record, in a pack that was read from before
+                    # Known of a plain record, in a pack that was read from before.
+                    if place is not None and row not in state.suspect:
                         found = self._backend.read(self._version, place)
                         if found is not None:  # nobody has committed since
                             return found if row is not None else None
@@ -144,7 +148,8 @@ class MemoryStore(Moving, Annotations, Linking, Space):
 
         O(n) to make; each item is read when it is accessed. With `verify` every content is
         digested again first, and `CorruptStoreError` names the first that is not what was stored;
-        without it content is not checked, and damage on the disk shows only in `verify()`.
+        without it content is not checked, and damage on the disk shows only in `verify()`. Raises
+        `CorruptStoreError` too where that or `scrub()` has found one of the records damaged.
         """
         queries = as_digests(digests, self.width)
         with self._reading():
@@ -165,6 +170,9 @@ class MemoryStore(Moving, Annotations, Linking, Space):
                     "packs that should be there are gone, or the store is rewritten faster than it "
                     "can be read: try again, and run verify()"
                 )
+            if state.suspect and len(spoilt := state.spoilt(rows)):
+                snapshot.close()
+                raise self._spoilt(state, rows, spoilt)
             pending = dict(state.payloads.pending.among(rows))
             large = state.payloads.large_at(rows, codes)
             records = Records(snapshot, state.payloads, frame, codes, large, pending)
@@ -246,21 +254,6 @@ class MemoryStore(Moving, Annotations, Linking, Space):
             return removed
 
     # -- care -----------------------------------------------------------------------------------
-
-    def verify(self, progress: Callable[[int], object] | None = None) -> Verification:
-        """Read everything committed and check it: records against digests, packs against checksums.
-
-        `progress` is called with the number of records just checked. The result's `corrupt` lists
-        the digests of what is damaged. O(bytes stored); nothing is changed.
-        """
-        self.refresh()
-        with self._reading(), self._current() as reader:
-            return verify(
-                self._state,
-                reader,
-                lambda items: digest_many(items, self.algorithm, key=self._key),
-                progress or (lambda _: None),
-            )
 
     def compact(self) -> None:
         """Commit, then rewrite the store without what was deleted or replaced.

@@ -152,11 +152,18 @@ class PlacedColumn(Column):
             self._tail = grown(self._tail, int(rows.max()) + 1, ABSENT)
             self._tail[rows] = codes
 
+    def drop(self, rows: Rows) -> None:
+        """Let `rows`, each once, hold nothing from now on."""
+        self.live -= int((self.codes(rows) != ABSENT).sum())
+        self._set(rows, np.full(len(rows), ABSENT, np.uint64))
+
     def codes(self, rows: Rows) -> Codes:
         """Return the code of each of `rows`, uint64 (m,); `ABSENT` too for what is no row."""
         below = len(self._base)
         if below and len(rows) and rows.min() >= 0 and rows.max() < below:
             return np.take(self._base, rows)
+        if len(rows) and rows.min() >= below and rows.max() < below + len(self._tail):
+            return np.take(self._tail, rows - below if below else rows)
         inside = (rows >= 0) & (rows < below)
         codes = np.full(len(rows), ABSENT, np.uint64)
         codes[inside] = self._base[rows[inside]]
@@ -208,6 +215,33 @@ class PlacedColumn(Column):
         packs = numbers[np.minimum(ordinals_of(codes), len(self._numbers))]
         return packs, offsets_of(codes), self.lengths(rows, codes)
 
+    def twin(self) -> "PlacedColumn":
+        """Return an empty column that numbers packs as this one does, so that codes compare."""
+        twin = PlacedColumn(self.namespace, self.number)
+        twin._tail = np.full(len(self._base) + len(self._tail), ABSENT, np.uint64)
+        twin._number_anew(list(self._numbers))
+        return twin
+
+    def agrees(self, twin: "PlacedColumn") -> bool:
+        """Whether all lies where it does by what a `twin` has taken in. O(rows), without a copy."""
+        below = len(self._base)
+        after = twin._tail[below : below + len(self._tail)]
+        return (
+            np.array_equal(self._base, twin._tail[:below])
+            and np.array_equal(self._tail, after)
+            and bool((twin._tail[below + len(self._tail) :] == ABSENT).all())
+            and self._large == twin._large
+        )
+
+    def differs(self, twin: "PlacedColumn", rows: Rows) -> NDArray[np.bool_]:
+        """Tell which of `rows` lie elsewhere by what a `twin` has taken in. O(m)."""
+        here, there = self.codes(rows), twin.codes(rows)
+        differ = np.asarray(here != there)
+        for i in np.flatnonzero((lengths_of(here) == LONG) & ~differ).tolist():
+            row = int(rows[i])
+            differ[i] = here[i] != ABSENT and self._large.get(row) != twin._large.get(row)
+        return differ
+
     def holds(self, rows: Rows) -> NDArray[np.bool_]:
         """Tell which of `rows` hold something, pending writes included; -1 never. O(m)."""
         committed: NDArray[np.bool_] = self.codes(rows) != ABSENT
@@ -242,6 +276,11 @@ class PlacedColumn(Column):
         for first, codes in ((0, self._base), (len(self._base), self._tail)):
             found.append(np.flatnonzero(ordinals_of(codes) == ordinal) + first)
         return np.concatenate(found)
+
+    def count_in(self, pack: int, rows: Rows) -> int:
+        """Return how many of `rows` have their items in a pack. O(m)."""
+        ordinal = self._ordinals.get(pack, -1)
+        return int(np.count_nonzero(ordinals_of(self.codes(rows)) == ordinal))
 
     def frame(self, reader: Snapshot, codes: Codes) -> "Frame | None":
         """Return where the packs that `codes` speak of lie, None where `reader` lacks one.

@@ -72,6 +72,17 @@ class RowTable:
         digests[~below] = _taken(self._table.digests, rows[~below] - self._first)
         return digests
 
+    def between(self, first: int, stop: int) -> Digests:
+        """Return the digests of rows that follow on, uncopied where a checkpoint has all or none.
+
+        Not to be written to, and good until rows are added.
+        """
+        if first >= self._first:
+            return self._table.digests[first - self._first : stop - self._first]
+        if self.base is not None and stop <= self._first:
+            return self.base.digests[first:stop]
+        return self.digests(np.arange(first, stop))
+
     def pieces(self, start: int = 0) -> list[Digests]:
         """Return the digests of all rows from `start` on, one after the other, uncopied."""
         base = self.base.digests[start:] if self.base is not None else self._table.digests[:0]

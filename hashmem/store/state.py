@@ -82,6 +82,7 @@ class State:
         self._set_successors: list[tuple[Rows, Rows, Rows]] = []  # sources, targets, old
         self._added_edges: list[tuple[Rows, int, Rows]] = []
         self._edge_blocks = 0  # in `links`, that are committed
+        self.suspect: dict[int, int] = {}  # row → the pack in which its content is damaged
         self._adopt(info)
 
     @property
@@ -207,6 +208,13 @@ class State:
         self.named[name] = Column(self.namespace, int(str(number)), size)
         return self.named[name]
 
+    def spoilt(self, rows: Rows) -> Rows:
+        """Return those of `rows` whose content was found damaged and was not put again since."""
+        known = np.array([row for row in rows.tolist() if row in self.suspect], np.int64)
+        packs = np.array([self.suspect[row] for row in known.tolist()], np.int64)
+        pending, _ = self.payloads.pending.lengths(known)
+        return np.asarray(known[(self.payloads.places(known)[0] == packs) & ~pending])
+
     # -- changing -----------------------------------------------------------------------------
 
     def intern(self, digests: Digests) -> tuple[Rows, NDArray[np.bool_]]:
@@ -290,13 +298,16 @@ class State:
         """Write everything pending, merging small packs first. `apply` the plan once committed."""
         if self.digests_column.damaged:
             raise CorruptStoreError(
-                "digests in this store are damaged, so that nothing can be added: run verify() and "
-                "copy what is whole to a new store"
+                "digests in this store are damaged, so that nothing can be added: close it "
+                "and run hashmem.store.repair, which makes a store of what is whole"
             )
         info = deepcopy(self.info)
         info.relations = list(self.relations)
         info.columns = {**self.info.columns, **self.described}
         plan = Plan(info, committed=self.rows)
+        if not info.packs:  # as version 1 left it
+            for column in self.columns:
+                info.count(column.number, column.packs(transaction), ())
         for column in self.columns:
             merged, gone = column.merge(transaction, info.next_pack)
             info.next_pack += len(merged)
