@@ -20,6 +20,7 @@ from test_store_model import (
     LmdbMachine,
     StoreMachine,
     View,
+    drop_values,
     handle,
     machine_case,
     some,
@@ -309,6 +310,7 @@ def sweep_view(view: View, roots: list[int], relations: list[str] | None, succes
         reached |= set(spread(targets, root, 50))
     for i in view.records - reached:
         view.metadata.pop(i, None)
+        drop_values(view, i)
     view.records &= reached
     view.successors = {s: t for s, t in view.successors.items() if s in reached}
     view.edges = {edge for edge in view.edges if edge[0] in reached}

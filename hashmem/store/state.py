@@ -46,7 +46,7 @@ class Pending:
     repeated: list[tuple[Digests, list[bytes]]] = field(default_factory=list)  # see `State.repeat`
     successors: list[tuple[Digests, Digests, NDArray[np.bool_]]] = field(default_factory=list)
     edges: list[tuple[Digests, str | None, Digests]] = field(default_factory=list)
-    removed: list[Digests] = field(default_factory=list)  # records, put again since or not
+    stripped: list[Digests] = field(default_factory=list)  # of all but contents, before all else
 
 
 @dataclass
@@ -77,7 +77,7 @@ class State:
         self.described: dict[str, list[object]] = {}  # name → [column, dtype, items a row]
         self.relations: list[str] = []  # those of `info`, then the new ones
         self._repeated: list[tuple[Rows, list[bytes]]] = []
-        self._removed: list[Rows] = []  # what was removed and is not committed
+        self._stripped: list[Rows] = []  # not committed
         self.removed = 0  # records, since it was last asked how much they leave behind
         self._set_successors: list[tuple[Rows, Rows, Rows]] = []  # sources, targets, old
         self._added_edges: list[tuple[Rows, int, Rows]] = []
@@ -255,8 +255,12 @@ class State:
     def remove(self, rows: Rows) -> None:
         """Take what `rows` hold, and the links from them. What they do not hold is not written."""
         self.removed += len(rows)
-        self._removed.append(rows)
         self.payloads.pending.set(rows, [None] * len(rows))
+        self._strip(rows)
+
+    def _strip(self, rows: Rows) -> None:
+        """Take what rows hold beside their contents."""
+        self._stripped.append(rows)
         described = rows[self.metadata.holds(rows)]
         self.metadata.pending.set(described, [None] * len(described))
         for column in self.named.values():
@@ -345,7 +349,7 @@ class State:
         self.forget_repeated()
         self._set_successors.clear()
         self._added_edges.clear()
-        self._removed.clear()
+        self._stripped.clear()
         self.committed = plan.committed
         self._edge_blocks = self.links.edge_blocks
 
@@ -394,10 +398,10 @@ class State:
             info.next_pack, placed,
         )  # fmt: skip
         info.checkpoint = name
+        info.count(DIGESTS, (), self.digests_column.sizes)
         info.write(transaction, self.namespace)
         for number in self.digests_column.sizes:
             self.digests_column.delete_pack(transaction, number)
-        info.count(DIGESTS, (), self.digests_column.sizes)
         return Plan(info, committed=self.rows)
 
     def apply_checkpoint(self, plan: Plan, folder: str) -> None:
@@ -427,7 +431,7 @@ class State:
         self._repeated.clear()
         self._set_successors.clear()
         self._added_edges.clear()
-        self._removed.clear()
+        self._stripped.clear()
         self.relations = list(self.info.relations)
         for name in [name for name in self.named if name not in self.info.columns]:
             del self.named[name], self.described[name]
@@ -449,7 +453,7 @@ class State:
             )
         taken.repeated = [(digests(rows), items) for rows, items in self._repeated]
         taken.named = dict(self.described)
-        taken.removed = [digests(rows) for rows in self._removed]
+        taken.stripped = [digests(rows) for rows in self._stripped]
         for sources, targets, _ in self._set_successors:
             taken.successors.append(
                 (digests(sources), digests(np.maximum(targets, 0)), targets >= 0)
@@ -464,6 +468,8 @@ class State:
         """Make `pending` pending again, on top of what is committed now."""
         for name, description in pending.named.items():
             self.column(name, str(description[1]), int(str(description[2])))
+        for digests in pending.stripped:  # of what others have added meanwhile, too
+            self._strip(self.intern(digests)[0])
         for name, (digests, items) in pending.items.items():
             rows, _ = self.intern(digests)
             if name == "payloads":  # what somebody else stored meanwhile is stored
@@ -477,12 +483,6 @@ class State:
                 self.metadata.pending.set(rows[kept], [items[i] for i in kept])
             else:
                 self.named[name[1:]].pending.set(rows, items)
-        for digests in pending.removed:
-            rows, _ = self.intern(digests)
-            for name, column in self.named.items():
-                if "." + name not in pending.items:  # made by somebody else meanwhile
-                    column.pending.set(rows, [None] * len(rows))
-            self._removed.append(rows)
         for sources, targets, linked in pending.successors:
             to = np.full(len(targets), -1, np.int64)
             from_rows, _ = self.intern(sources)
