@@ -797,7 +797,7 @@ def test_killed_at_each_step(tmp_path, step):
                     os._exit(0),
                 )
             elif step == "written":
-                lmdb.LmdbBackend._point_at = exit_now
+                lmdb._point_at = exit_now
             elif step == "in use":
                 lmdb.LmdbBackend._erase = exit_now
             elif step == "emptied":

@@ -94,13 +94,14 @@ class Environment:
 
     def data(self) -> memoryview:
         """The bytes of the file, as long as it is now. Nothing is read until it is looked at."""
+        before = self._size  # other threads may come here too
         size = os.fstat(self._file).st_size
-        if size < self._size:
+        if size < before:
             raise StoreFormatError(
-                f"{self.path} is cut off: it had {self._size} bytes when it was last read, and has "
+                f"{self.path} is cut off: it had {before} bytes when it was last read, and has "
                 f"{size}; restore the store's folder from a copy"
             )
-        self._size = size
+        self._size = max(self._size, size)
         if size > len(self.map):
             self.map = mmap.mmap(self._file, size, access=mmap.ACCESS_READ)
         return memoryview(self.map)
