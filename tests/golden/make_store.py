@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from hashmem import MemoryStore
+from hashmem.store import checkpoint
 from hashmem.store.lmdb import FORMAT
 
 PAYLOADS = [b"", b"one", b"two", b"three" * 1000, bytes(range(256))]
+
+
+checkpoint.FEWEST = 4  # so that there is one
 
 
 def fill(path: Path) -> None:
@@ -34,5 +38,6 @@ if __name__ == "__main__":
         fill(Path(folder) / "store")
         archive = Path(__file__).parent / f"store-v{FORMAT}.tar.gz"
         with tarfile.open(archive, "x:gz") as tar:
-            for name in ("CURRENT", "000001.mdb"):
-                tar.add(Path(folder) / "store" / name, arcname=f"store/{name}")
+            for path in sorted((Path(folder) / "store").iterdir()):
+                if path.name != "LOCK" and not path.name.endswith("-lock"):
+                    tar.add(path, arcname=f"store/{path.name}")
