@@ -183,7 +183,7 @@ def _mixed(folder: Path, compacting: bool = False) -> dict[str, list[bytes]]:
     ]
     for part in range(4):
         for writer in writers:
-            writer.commits(3, sizes)
+            writer.commits(2, sizes)
             if compacting and part == 2:
                 writer.store.delete_many(writer.digests[::3])
                 writer.store.compact()
