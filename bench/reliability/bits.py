@@ -25,8 +25,10 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,13 @@ class Specimen:
             label for label in self.by_label if label != "free" and not label.startswith("body")
         )
         self.restore()
+
+    def copy(self, folder: Path) -> "Specimen":
+        """The same, lying elsewhere."""
+        other = copy(self)
+        other.folder = folder / self.folder.name
+        other.restore()
+        return other
 
     def label(self, name: str, at: int) -> str:
         return self.fields[name][bisect_right(self.starts[name], at) - 1][2]
@@ -394,9 +403,14 @@ def block(found: dict[str, Any], specimens: dict[str, Specimen], seed: int, size
     """Run the next so many cases and count them."""
     first = found["cases"]
     flips = [drawn(specimens, seed, case) for case in range(first, first + size)]
-    for case, (flip, outcome) in enumerate(zip(flips, run(specimens, flips), strict=True), first):
+    counted(found, flips, run(specimens, flips))
+
+
+def counted(found: dict[str, Any], flips: list[Flip], outcomes: list[tuple[str, str]]) -> None:
+    first = found["cases"]
+    for case, (flip, outcome) in enumerate(zip(flips, outcomes, strict=True), first):
         count(found, flip, case, *outcome)
-    found["cases"] += size
+    found["cases"] += len(flips)
 
 
 def section(found: dict[str, Any]) -> str:
@@ -428,10 +442,24 @@ def main() -> int:
             flip = drawn(specimens, options.seed, options.replay)
             print(flip, *run(specimens, [flip])[0], sep="\n")
             return 0
+        copies = [{name: one.copy(folder / f"{slot}") for name, one in specimens.items()}
+                  for slot in range(options.jobs)]  # fmt: skip
         found = campaigns.kept(NAME, options)
+
+        def flips(first: int) -> list[Flip]:
+            last = min(first + BLOCK, options.cases)
+            return [drawn(specimens, options.seed, case) for case in range(first, last)]
+
         with campaigns.Running(found, __doc__, options) as running:
-            while running.goes_on():
-                block(found, specimens, options.seed, min(BLOCK, options.cases - found["cases"]))
+            firsts = range(found["cases"], options.cases, BLOCK)
+            outcomes = campaigns.side_by_side(
+                lambda first, slot: run(copies[slot], flips(first)),
+                takewhile(lambda _: running.is_in_time, firsts),
+                options.jobs,
+            )
+            for one in outcomes:
+                counted(found, flips(found["cases"]), one)
+                running.goes_on()
     return campaigns.show(found, section(found))
 
 

@@ -4,6 +4,7 @@ To add one: an entry in `DECODERS`.
 """
 
 import io
+import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -169,10 +170,22 @@ METADATA = [
 FOLDER: list[Path] = []  # where what is read from files is written; the campaign gives it
 
 
+class _Folder:
+    """A folder in which every file holds the same."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __truediv__(self, name: str) -> "_Folder":
+        return self
+
+    def read_bytes(self) -> bytes:
+        return self.data
+
+
 def _current(data: bytes) -> None:
-    (FOLDER[0] / "CURRENT").write_bytes(data)
     backend = lmdb.LmdbBackend.__new__(lmdb.LmdbBackend)
-    backend._folder = FOLDER[0]
+    backend._folder = _Folder(data)  # type: ignore[assignment]
     name = backend._current()
     assert "/" not in name
     assert name.endswith(".mdb")
@@ -187,7 +200,7 @@ def _lmdb_files() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         SPECIMENS["tiny"](Path(folder) / "tiny")
         with MemoryStore(Path(folder) / "few") as store:
-            for i in range(12):
+            for i in range(6):
                 store.put(b"%d" % i * 300)
                 store.commit()
         for name in ("tiny", "few"):
@@ -196,7 +209,7 @@ def _lmdb_files() -> list[bytes]:
                 for file, data in files_in(Path(folder) / name).items()
                 if file.endswith(".mdb")
             )
-            found += [data, data[:-4096], data[: len(data) // 2]]
+            found += [data, data, data, data[:-4096], data[: len(data) // 2]]
     return found
 
 
@@ -215,7 +228,7 @@ def _lmdb_page_walk(data: bytes) -> None:
     view = memoryview(data)
     with suppress(HashMemError):
         lmdb_pages.check_length(LMDB_FILE, len(data), view)
-    for meta in lmdb_pages.metas(view):
+    for meta in lmdb_pages.metas(view)[-1:]:
         tree = lmdb_pages.Tree(view, meta)
         with suppress(HashMemError):
             tree.find(b"h")
@@ -277,9 +290,12 @@ WRONG = (0, 1, 8, 12, 16, 32, 33, 255, 4096, 2**31, 2**32, 2**56, 2**63, 2**64 -
 
 
 def _checkpoint(data: bytes) -> None:
-    path = FOLDER[0] / "000001-1-8.rows"
-    path.write_bytes(data)
-    found = Checkpoint(str(path))
+    path = str(FOLDER[0] / "000001-1-8.rows")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.ftruncate(file, len(data))
+    os.pwrite(file, data, 0)
+    os.close(file)
+    found = Checkpoint(path)
     queries = np.zeros((8, found.width), np.uint8)
     queries[: len(found.digests[:4])] = found.digests[:4]
     rows = found.find(queries)
@@ -287,7 +303,7 @@ def _checkpoint(data: bytes) -> None:
     for query in queries:
         row = found.look(query.tobytes())
         assert row is None or -1 <= row < found.rows
-    for what, of in found.damage():
+    for what, of in found.damage() if data[20] & 1 else ():  # it reads all once more
         assert what
         assert len(of) == 0 or 0 <= of[0] <= of[-1] <= found.rows
 
