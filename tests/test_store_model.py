@@ -82,6 +82,8 @@ class Handle:
     def change_record(self, i: int, stored: bool) -> None:
         self.records[i] = stored
         set_record(self.view, i, stored)
+        if not stored:
+            self.change(lambda view: drop_values(view, i))
 
     def catch_up(self, committed: View) -> None:
         self.base, self.view = deepcopy(committed), deepcopy(committed)
@@ -103,6 +105,11 @@ class Handle:
 
 def set_record(view: View, i: int, stored: bool) -> None:
     (view.records.add if stored else view.records.discard)(i)
+
+
+def drop_values(view: View, i: int) -> None:
+    for rows in view.columns.values():
+        rows.pop(i, None)
 
 
 class StoreMachine(RuleBasedStateMachine):

@@ -595,7 +595,7 @@ def test_what_lies_beside_a_generation_goes_with_it(tmp_path):
 
 def test_a_new_file_that_is_given_up_is_overwritten_too(tmp_path, monkeypatch):
     """It holds copies of what may be deleted later."""
-    from hashmem.store import space
+    from hashmem.store import handle
 
     path = tmp_path / "store"
     with MemoryStore(path) as store:
@@ -607,7 +607,7 @@ def test_a_new_file_that_is_given_up_is_overwritten_too(tmp_path, monkeypatch):
             raise StoreError("no room")
 
         store.put(b"kept")
-        monkeypatch.setattr(space, "compact", fail)
+        monkeypatch.setattr(handle, "compact", fail)
         for _ in range(2):
             with pytest.raises(StoreError, match="no room"):
                 store.erase()
@@ -773,7 +773,7 @@ def test_killed_at_each_step(tmp_path, step):
     child = os.fork()
     if child == 0:
         try:
-            from hashmem.store import lmdb, lmdb_erase, space
+            from hashmem.store import handle, lmdb, lmdb_erase
 
             store = MemoryStore(path)
             gone = store.put_many([secret, kept])[0]
@@ -790,7 +790,7 @@ def test_killed_at_each_step(tmp_path, step):
                 os._exit(0)
 
             if step == "half written":
-                space.compact = lambda reader, transaction, folder: (
+                handle.compact = lambda reader, transaction, folder: (
                     transaction.put(b"x", kept),
                     os._exit(0),
                 )

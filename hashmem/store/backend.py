@@ -38,11 +38,6 @@ class Reader(ABC):
         """Yield the keys from `start` on that begin with `prefix`, in order, without reading their
         values."""
 
-    def sizes(self, prefix: bytes) -> Iterator[tuple[bytes, int]]:
-        """Yield the keys that begin with `prefix`, in order, and the bytes of their values."""
-        for key in self.keys(prefix):
-            yield key, len(self.get(key) or b"")
-
 
 class Snapshot(Reader):
     """A view of one commit. Hold it briefly: it keeps what was replaced since from being freed."""

@@ -105,23 +105,24 @@ class Column:
         For a column of fixed item size. Pending writes are included. O(n).
         """
         size = self.item_size or 0
-        rows = [np.empty(0, np.int64)]
-        values = [np.empty((0, size), np.uint8)]
+        pieces = [(np.empty(0, np.int64), np.empty(0, np.int64), memoryview(b""))]
         for number in self.sizes:
-            body = self.sound_body(reader, number)
-            rows.append(self.index(reader, number).rows)
-            if len(body) != size * len(rows[-1]):
+            body, pack = self.sound_body(reader, number), self.index(reader, number)
+            if not np.isin(pack.lengths, (size, -1)).all():
                 raise CorruptStoreError(
                     f"pack {number} of column {self.number} has items of another size than {size}"
                 )
-            values.append(np.frombuffer(body, np.uint8).reshape(-1, size).copy())
+            pieces.append((pack.rows, pack.lengths, body))
         if self.pending:
-            pending_rows, _, items = self.pending.final()
-            rows.append(pending_rows)
-            values.append(np.frombuffer(b"".join(items), np.uint8).reshape(-1, size))
-        all_rows, all_values = np.concatenate(rows), np.concatenate(values)
-        unique, from_the_end = np.unique(all_rows[::-1], return_index=True)
-        return unique, all_values[len(all_rows) - 1 - from_the_end]
+            rows, lengths, items = self.pending.final()
+            pieces.append((rows, lengths, memoryview(b"".join(items))))
+        rows = np.concatenate([rows for rows, _, _ in pieces])
+        held = np.concatenate([lengths for _, lengths, _ in pieces]) >= 0
+        values = np.frombuffer(b"".join(body for _, _, body in pieces), np.uint8).reshape(-1, size)
+        unique, from_the_end = np.unique(rows[::-1], return_index=True)
+        last = len(rows) - 1 - from_the_end
+        last, unique = last[held[last]], unique[held[last]]
+        return unique, values[np.cumsum(held)[last] - 1]
 
     def apply(self, fresh: Iterable[Written], gone: Iterable[int] = ()) -> None:
         """Take note of packs that were committed, in ascending order, and of packs gone."""
@@ -194,7 +195,7 @@ class Column:
         part: int = 0,
         parts: int = 1,
     ) -> Written:
-        if self.item_size is not None:
+        if self.item_size is not None and (isinstance(lengths, int) or lengths.min() >= 0):
             lengths = self.item_size
         index, body = build(self.number, rows, lengths, items, part, parts)
         transaction.put(index_key(self.namespace, self.number, number), index)

@@ -8,12 +8,13 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from hashmem.digests import WIDTHS, BytesLike, digest, hasher
 from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError
 from hashmem.store.backend import Backend, Reader, Snapshot, Version
 from hashmem.store.checkpoint import CheckpointGone
+from hashmem.store.compaction import compact
 from hashmem.store.group_commit import Group
 from hashmem.store.layout import Catalogue, Info, namespace_keys
 from hashmem.store.state import State
@@ -206,6 +207,7 @@ class Handle:
         state.apply(plan)
         self._version = self._seen = (generation, commit + 1)
         self._checkpoint_if_due()
+        self._rewrite_if_wasteful()
 
     def _checkpoint_if_due(self, closing: bool = False) -> None:
         """Write a checkpoint where that pays. Without one, everything is there all the same."""
@@ -224,6 +226,27 @@ class Handle:
         self._version = NEVER
         state.apply_checkpoint(plan, folder)
         self._version = self._seen = (generation, commit + 1)
+
+    def _rewrite_if_wasteful(self) -> None:
+        """Compact, where deletions and rewriting have left far more behind than is needed."""
+        if not self._state.is_wasteful(self._backend.nbytes):
+            return
+        with self._backend.snapshot() as reader:
+            if len(Catalogue.read(reader).namespaces) > 1:
+                return  # how much the others need is not known here
+        logger.info("compacting %s: it is far larger than what it holds", self.path)
+        try:
+            self._rewrite()
+        except StoreError as error:
+            logger.warning("%s was not compacted: %s", self.path, error)
+
+    def _rewrite(self, **options: Any) -> None:
+        """Rewrite the store without what nothing needs, and take that in."""
+        try:
+            with self._backend.rewrite(**options) as (reader, transaction):
+                compact(reader, transaction, self._backend.folder)
+        finally:
+            self._catch_up()
 
     def sync(self) -> None:
         """Wait until all commits so far are on the disk, as after each where durability is full."""

@@ -23,7 +23,7 @@ from hashmem.store.packs import PACK_LIMIT
 
 __all__ = [
     "DIGESTS", "DTYPES", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
-    "Catalogue", "Info", "body_key", "body_prefix", "index_key", "pack_number", "pack_prefix",
+    "Catalogue", "Info", "body_key", "index_key", "pack_number", "pack_prefix",
     "unpack",
 ]  # fmt: skip
 
@@ -54,11 +54,6 @@ def body_key(namespace: int, column: int, number: int) -> bytes:
 def pack_prefix(namespace: int, column: int) -> bytes:
     """What the index keys of one column begin with."""
     return _PREFIX.pack(b"i", namespace, column)
-
-
-def body_prefix(namespace: int, column: int) -> bytes:
-    """What the body keys of one column begin with."""
-    return _PREFIX.pack(b"b", namespace, column)
 
 
 def pack_number(key: bytes) -> int:

@@ -273,13 +273,10 @@ class LmdbTransaction(Transaction):
                 insort(found, key)
         return iter(found)
 
-    def sizes(self, prefix: bytes) -> Iterator[tuple[bytes, int]]:
-        if any(key.startswith(prefix) for key in self._changed):
-            return super().sizes(prefix)
-        return ((key, extent.size) for key, extent in self._tree.scan(prefix))
-
     def put(self, key: bytes, value: bytes) -> None:
         self._tree.find(key)  # raises where the pages are damaged that LMDB is about to free
+        if self._changed.get(key):  # or a shorter value keeps the pages of a longer one
+            self._raw.delete(key)
         self._raw.put(key, value)
         self._changed[key] = True
 

@@ -12,7 +12,6 @@ from hashmem.errors import CorruptStoreError, RecordNotFound, StoreError
 from hashmem.store.annotations import Annotations, Metadata, packed
 from hashmem.store.backend import Snapshot
 from hashmem.store.checkpoint import Codes
-from hashmem.store.compaction import compact
 from hashmem.store.linking import Linking
 from hashmem.store.moving import Moving
 from hashmem.store.packs import cut
@@ -243,12 +242,7 @@ class MemoryStore(Moving, Annotations, Linking, Space):
             _, first = np.unique(rows, return_index=True)
             removed = np.zeros(len(rows), bool)
             removed[first] = held[first]
-            gone = rows[removed]
-            nothing = [None] * len(gone)
-            state.payloads.pending.set(gone, nothing)
-            state.metadata.pending.set(gone, nothing)
-            state.set_successors(gone, np.full(len(gone), -1, np.int64))
-            state.add_edges(gone, None, gone)
+            state.remove(rows[removed])
             return removed
 
     # -- care -----------------------------------------------------------------------------------
@@ -277,9 +271,7 @@ class MemoryStore(Moving, Annotations, Linking, Space):
         """
         with self._writing():
             self._commit_pending()
-            with self._backend.rewrite() as (reader, transaction):
-                compact(reader, transaction, self._backend.folder)
-            self._catch_up()
+            self._rewrite()
 
     def statistics(self) -> dict[str, Any]:
         """Return counts and sizes as plain types; all sizes in bytes. O(rows)."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hashmem.errors import CorruptStoreError, StoreError
 from hashmem.hops import grown
-from hashmem.store.backend import Reader, Snapshot, Transaction, Version
+from hashmem.store.backend import Reader, Snapshot, Version
 from hashmem.store.checkpoint import ABSENT, Codes, Places
 from hashmem.store.columns import Column, Written
 from hashmem.store.layout import body_key
@@ -42,14 +42,14 @@ class PlacedColumn(Column):
         self._large: dict[int, int] = {}  # row → bytes
         self._frame = Frame()
         self.live = 0  # rows that hold something, by what is committed
-        self.replaced = 0  # bytes that this handle's commits have made dead, since last reclaimed
-        self._live_bytes: NDArray[np.int64] | None = None  # by ordinal, once asked for
+        self._live_bytes: int | None = None  # of short items, once asked for
 
     def rest_on(self, places: Places, next_pack: int) -> None:
         """Take the codes of all rows from a checkpoint, which covers packs below a number."""
         self._base, self._tail = places.codes, np.empty(0, np.uint64)
         self._number_anew(list(places.numbers))
         self._large, self.live = dict(places.large), places.live
+        self._live_bytes = None
         self.covered = next_pack
         self.sizes = {n: size for n, size in self.sizes.items() if n >= next_pack}
 
@@ -63,36 +63,19 @@ class PlacedColumn(Column):
         self._numbers = numbers
         self._ordinals = {number: ordinal for ordinal, number in enumerate(numbers)}
         self._frame = Frame()  # what was read before goes on with its own
-        self._live_bytes = None
 
-    def write_pending(self, transaction: Transaction, next_pack: int) -> list[Written]:
-        if self.pending:
-            rows = self.pending.final()[0]
-            self.replaced += int(self.lengths(rows, self.codes(rows)).sum())
-        return super().write_pending(transaction, next_pack)
-
-    def live_bytes(self) -> dict[int, int]:
-        """Return for each pack how many of its bytes are of items that count. O(rows) at first."""
+    def live_bytes(self) -> int:
+        """Return the bytes of all items that count. O(rows) at first, O(1) from then on."""
         if self._live_bytes is None:
-            self._live_bytes = np.zeros(0, np.int64)
+            self._live_bytes = 0
             for codes in (self._base, self._tail):
                 self._count_live(codes, 1)
-        found = {n: int(self._live_bytes[o]) for n, o in self._ordinals.items()
-                 if o < len(self._live_bytes)}  # fmt: skip
-        for row, size in self._large.items():
-            first = self._pack_of(row)
-            for part in range(-(-size // PACK_LIMIT)):
-                found[first + part] = min(PACK_LIMIT, size - part * PACK_LIMIT)
-        return found
+        return self._live_bytes + sum(self._large.values())
 
     def _count_live(self, codes: Codes, sign: int) -> None:
-        codes = codes[codes != ABSENT]
-        ordinals, lengths = ordinals_of(codes), lengths_of(codes)
+        lengths = lengths_of(codes)
         lengths[lengths == LONG] = 0  # `large` has them
-        sums = np.bincount(ordinals, lengths, len(self._numbers)).astype(np.int64)
-        live = grown(self._live_bytes, len(sums), 0) if self._live_bytes is not None else sums
-        live[: len(sums)] += sign * sums
-        self._live_bytes = live
+        self._live_bytes = (self._live_bytes or 0) + sign * int(lengths.sum())
 
     def apply(self, fresh: Iterable[Written], gone: Iterable[int] = ()) -> None:
         fresh = list(fresh)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from hashmem import hops
 from hashmem.digests import Digests, as_digests
 from hashmem.errors import CorruptStoreError, RecordNotFound
-from hashmem.store.compaction import compact
 from hashmem.store.handle import Handle
 from hashmem.store.state import State
 
@@ -98,11 +97,7 @@ class Space(Handle):
             raise ValueError(f"timeout: seconds to wait, 0 or more, not {timeout}")
         with self._writing():
             self.commit()
-            try:
-                with self._backend.rewrite(erase=True, timeout=timeout) as (reader, transaction):
-                    compact(reader, transaction, self._backend.folder)
-            finally:
-                self.refresh()
+            self._rewrite(erase=True, timeout=timeout)
 
 
 def _marked(
@@ -155,9 +150,7 @@ def _followed(state: State, relations: list[str] | None, successors: bool) -> tu
 
 def _remove(state: State, gone: Rows, unreached: Flags) -> None:
     """Make the deletion of the records `gone`, and of all links from `unreached`, pending."""
-    state.payloads.pending.set(gone, [None] * len(gone))
-    described = gone[state.metadata.holds(gone)]
-    state.metadata.pending.set(described, [None] * len(described))
+    state.remove(gone)
     linked = np.zeros(state.rows, bool)
     linked[np.flatnonzero(state.links.successors >= 0)] = True
     links = np.diff(state.links.csr(state.rows)[0])  # of each row, its successor among them

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hashmem.digests import WIDTHS, Digests
 from hashmem.errors import CorruptStoreError
-from hashmem.hops import Links
+from hashmem.hops import Links, grown
 from hashmem.store import checkpoint
 from hashmem.store.backend import Reader, Transaction
 from hashmem.store.checkpoint import Checkpoint
@@ -26,12 +26,15 @@ from hashmem.store.columns import Column, Written
 from hashmem.store.layout import DIGESTS, EDGES, FIRST_NAMED, METADATA, PAYLOADS, SUCCESSORS, Info
 from hashmem.store.packs import PACK_LIMIT
 from hashmem.store.placed import PlacedColumn
-from hashmem.store.reclaiming import reclaim
 from hashmem.store.row_table import RowTable
 
 __all__ = ["Pending", "Plan", "State", "as_stored"]
 
 Rows = NDArray[np.int64]
+
+OVERHEAD = 48  # bytes a record, beside its content
+WASTEFUL = 1.17  # times what is needed
+LEAST = 1 << 20  # bytes more than that
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Pending:
     repeated: list[tuple[Digests, list[bytes]]] = field(default_factory=list)  # see `State.repeat`
     successors: list[tuple[Digests, Digests, NDArray[np.bool_]]] = field(default_factory=list)
     edges: list[tuple[Digests, str | None, Digests]] = field(default_factory=list)
+    removed: list[Digests] = field(default_factory=list)  # records, put again since or not
 
 
 @dataclass
@@ -73,6 +77,8 @@ class State:
         self.described: dict[str, list[object]] = {}  # name → [column, dtype, items a row]
         self.relations: list[str] = []  # those of `info`, then the new ones
         self._repeated: list[tuple[Rows, list[bytes]]] = []
+        self._removed: list[Rows] = []  # what was removed and is not committed
+        self.removed = 0  # records, since it was last asked how much they leave behind
         self._set_successors: list[tuple[Rows, Rows, Rows]] = []  # sources, targets, old
         self._added_edges: list[tuple[Rows, int, Rows]] = []
         self._edge_blocks = 0  # in `links`, that are committed
@@ -252,6 +258,25 @@ class State:
             self.links.add_edges(sources, np.full(len(sources), number), targets)
             self._added_edges.append((sources, number, targets))
 
+    def remove(self, rows: Rows) -> None:
+        """Take what `rows` hold, and the links from them. What they do not hold is not written."""
+        self.removed += len(rows)
+        self._removed.append(rows)
+        self.payloads.pending.set(rows, [None] * len(rows))
+        self._strip(rows)
+
+    def _strip(self, rows: Rows) -> None:
+        """Take what is known of `rows` beside contents."""
+        described = rows[self.metadata.holds(rows)]
+        self.metadata.pending.set(described, [None] * len(described))
+        for column in self.named.values():
+            column.pending.set(rows, [None] * len(rows))
+        successors = grown(self.links.successors, self.rows, -1)
+        linked = rows[successors[rows] >= 0]
+        self.set_successors(linked, np.full(len(linked), -1, np.int64))
+        if self.links.edge_blocks:
+            self.add_edges(rows, None, rows)
+
     def column(self, name: str, dtype: str, items: int) -> Column:
         """Return the named column of that type, making it if there is none of that name.
 
@@ -293,10 +318,6 @@ class State:
         for column in self.columns:
             merged, gone = column.merge(transaction, info.next_pack)
             info.next_pack += len(merged)
-            if isinstance(column, PlacedColumn):
-                anew, dead = reclaim(column, transaction, info.next_pack, gone)
-                info.next_pack += len(anew)
-                merged, gone = merged + anew, gone + dead
             fresh = self._write_column(column, transaction, info.next_pack)
             info.next_pack += len(fresh)
             plan.changes.append((column, merged + fresh, gone))
@@ -331,11 +352,26 @@ class State:
         self.forget_repeated()
         self._set_successors.clear()
         self._added_edges.clear()
+        self._removed.clear()
         self.committed = plan.committed
         self._edge_blocks = self.links.edge_blocks
 
     def forget_repeated(self) -> None:
         self._repeated.clear()
+
+    def is_wasteful(self, nbytes: int) -> bool:
+        """Whether the store's `nbytes` are so many more than it needs that rewriting pays.
+
+        Only for a store of one namespace, after a sixteenth of its records were removed. O(packs).
+        """
+        if self.removed < max(self.payloads.live // 16, 1000):
+            return False
+        self.removed = 0
+        columns = self.payloads, self.metadata
+        needed = sum(column.live_bytes() for column in columns)
+        needed += OVERHEAD * self.payloads.live
+        needed += sum(sum(c.sizes.values()) for c in self.columns[3:])  # links, named columns
+        return nbytes > WASTEFUL * needed + LEAST
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -398,6 +434,7 @@ class State:
         self._repeated.clear()
         self._set_successors.clear()
         self._added_edges.clear()
+        self._removed.clear()
         self.relations = list(self.info.relations)
         for name in [name for name in self.named if name not in self.info.columns]:
             del self.named[name], self.described[name]
@@ -419,6 +456,7 @@ class State:
             )
         taken.repeated = [(digests(rows), items) for rows, items in self._repeated]
         taken.named = dict(self.described)
+        taken.removed = [digests(rows) for rows in self._removed]
         for sources, targets, _ in self._set_successors:
             taken.successors.append(
                 (digests(sources), digests(np.maximum(targets, 0)), targets >= 0)
@@ -433,6 +471,10 @@ class State:
         """Make `pending` pending again, on top of what is committed now."""
         for name, description in pending.named.items():
             self.column(name, str(description[1]), int(str(description[2])))
+        for digests in pending.removed:  # what somebody else added to it meanwhile goes too
+            rows, _ = self.intern(digests)
+            self._removed.append(rows)
+            self._strip(rows)
         for name, (digests, items) in pending.items.items():
             rows, _ = self.intern(digests)
             if name == "payloads":  # what somebody else stored meanwhile is stored
