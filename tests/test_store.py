@@ -17,6 +17,7 @@ from hashmem.errors import (
     StoreError,
     StoreFormatError,
 )
+from hashmem.store import packs
 from hashmem.store.columns import Column
 from hashmem.store.layout import (
     DIGESTS,
@@ -579,3 +580,57 @@ def test_an_interrupt_while_a_commit_is_noted(tmp_path, monkeypatch, after):
             assert (ends == new).all()
             assert handle[later] == b"later"
             assert handle.verify().ok
+
+
+def test_deleting_takes_what_others_add_to_a_record_meanwhile(tmp_path):
+    with MemoryStore(tmp_path / "store") as store, MemoryStore(tmp_path / "store") as other:
+        one, two = store.put_many([b"one", b"two"])
+        store.commit()
+        other.refresh()
+        other.delete(one)
+        store.set_metadata(one, [{"added": "meanwhile"}])
+        store.link(one, two)
+        store.add_links(one, two, "near")
+        store.write_column("size", one, np.array([[3]]))
+        store.commit()
+        other.commit()
+        other.put(b"one")
+        assert other.metadata(one) is None
+        assert not other.hop(one, 1)[1].any()
+        assert len(other.neighbours(one)) == 0
+        assert len(other.read_column("size")[0]) == 0
+
+
+def test_links_to_digests_that_were_lost_lead_to_others_or_nowhere():
+    backend = RamBackend()
+    store = MemoryStore(backend=backend)
+    first = store.put(b"first")
+    store.commit()
+    later = store.digest(b"an end that nothing but links speak of")
+    store.link(first, later)
+    store.add_links(first, later, "near")
+    store.commit()
+    with backend.write() as transaction:
+        *_, last = transaction.keys(pack_prefix(1, DIGESTS))
+        transaction.put(last, b"damaged")
+    reopened = MemoryStore(backend=backend)
+    assert reopened.hop(first, 1)[1].all()
+    assert len(reopened.neighbours(first)) == 1
+    assert later not in reopened
+    assert not reopened.verify().ok
+
+
+def test_links_to_rows_that_never_were_are_damage():
+    backend = RamBackend()
+    store = MemoryStore(backend=backend)
+    first = store.put(b"first")
+    store.link(first, first)
+    store.commit()
+    index, body = packs.build(SUCCESSORS, np.arange(1), 8, [np.array([7]).tobytes()])
+    with backend.write() as transaction:
+        (key,) = transaction.keys(pack_prefix(1, SUCCESSORS))
+        transaction.put(key, index)
+        transaction.put(b"b" + key[1:], body)
+    reopened = MemoryStore(backend=backend)
+    assert not reopened.hop(first, 1)[1].any()
+    assert "links to rows" in reopened.verify().damage[0]

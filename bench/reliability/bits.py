@@ -24,10 +24,15 @@ import random
 import sys
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+import msgpack
 
 from bench.reliability import lmdb_fields
 from bench.reliability import store_campaigns as campaigns
@@ -36,6 +41,7 @@ from bench.reliability.store_specimens import (
     SPECIMENS,
     Original,
     Reading,
+    checkpoints,
     files_in,
     opened,
     originals,
@@ -49,7 +55,7 @@ CASES = 100_000
 BLOCK = 100  # cases a child, where nothing goes wrong
 HARMLESS = ("harmless", "found", "refused")
 # A store a case, the costly one less often.
-TURNS = ("mixed", "compacted", "many", "tiny", "mixed", "compacted", "many", "large")
+TURNS = ("mixed", "compacted", "many", "tiny", "mixed", "checkpointed", "checkpointed", "large")
 COMMITS = 3
 SIDE = 4096  # bytes at the start of a file that is not LMDB's which count as its header
 
@@ -71,6 +77,13 @@ class Specimen:
             label for label in self.by_label if label != "free" and not label.startswith("body")
         )
         self.restore()
+
+    def copy(self, folder: Path) -> "Specimen":
+        """The same, lying elsewhere."""
+        other = copy(self)
+        other.folder = folder / self.folder.name
+        other.restore()
+        return other
 
     def label(self, name: str, at: int) -> str:
         return self.fields[name][bisect_right(self.starts[name], at) - 1][2]
@@ -100,10 +113,29 @@ def all_fields(name: str, data: bytes) -> list[Field]:
     if name.endswith(".mdb"):
         found = lmdb_fields.fields_of(data)
         return sorted([*found, *lmdb_fields.gaps(found, len(data))])
+    if name.endswith(".rows"):
+        return _rows_fields(data)
     kind = Path(name).suffix or Path(name).name
     if len(data) <= SIDE:
         return [(0, len(data), kind)] if data else []
     return [(0, SIDE, f"{kind}: first 4096 bytes"), (SIDE, len(data), f"body: {kind}")]
+
+
+def _rows_fields(data: bytes) -> list[Field]:
+    """The fields of a checkpoint: magic, version, bytes of the head, its checksum, the head, then
+    the sections, each from a whole page on."""
+    size = int.from_bytes(data[12:16], "little")
+    head = msgpack.unpackb(data[32 : 32 + size])
+    found = [(0, 8, "checkpoint: magic"), (8, 12, "checkpoint: version")]
+    found += [(12, 16, "checkpoint: size of head"), (16, 32, "checkpoint: checksum")]
+    found.append((32, 32 + size, "checkpoint: head"))
+    sections = [("digests", head["width"]), *(("places", 8) for _ in head["columns"])]
+    at = 32 + size
+    for name, nbytes in [*((n, b * head["rows"]) for n, b in sections), ("index", 0)]:
+        start = -(-at // 4096) * 4096
+        at = start + (nbytes or 64 * head["buckets"])
+        found.append((start, at, f"checkpoint: {name}"))
+    return sorted([*found, *lmdb_fields.gaps(found, len(data))])
 
 
 @dataclass(frozen=True)
@@ -175,7 +207,8 @@ def _each(specimens: dict[str, Specimen], flips: list[Flip], tell: Callable[[Any
         specimen = specimens[flip.store]
         path, value = specimen.folder / flip.file, specimen.files[flip.file][flip.at]
         _set(path, flip.at, value ^ 1 << flip.bit)
-        outcome = judged(specimen, flip)
+        with checkpoints() if flip.store == "checkpointed" else nullcontext():
+            outcome = judged(specimen, flip)
         if specimen.is_touched():
             specimen.restore()
         else:
@@ -205,7 +238,7 @@ def judged(specimen: Specimen, flip: Flip) -> tuple[str, str]:
 def judge(specimen: Specimen, flip: Flip) -> tuple[str, str]:
     """The worst that happens to any namespace, with a note."""
     outcomes: list[tuple[str, str]] = []
-    whole: list[tuple[Original, list[bytes]]] = []
+    whole: list[tuple[Original, list[bytes]]] = []  # what can be read
     for original in specimen.originals:
         try:
             store = opened(specimen.folder, original, readonly=flip.readonly)
@@ -216,51 +249,55 @@ def judge(specimen: Specimen, flip: Flip) -> tuple[str, str]:
             outcomes.append(("exception", f"on opening: {type(error).__name__}: {error}"))
             continue
         try:
-            outcomes.append(judge_one(store, original))
-            if flip.writes and outcomes[-1][0] in HARMLESS:
-                whole.append((original, readable(store, original.stored)))
+            outcome, contents = judge_one(store, original)
+            outcomes.append(outcome)
+            if flip.writes and outcome[0] in HARMLESS:
+                found = readable(store, original.stored) if contents is None else contents
+                whole.append((original, [d for d in found if d in original.stored]))
         finally:
             _close(store)
-    if flip.writes and all(outcome in HARMLESS for outcome, _ in outcomes):
-        outcomes += [written(specimen.folder, *one, compacting=flip.compacts) for one in whole]
+    if whole and all(outcome in HARMLESS for outcome, _ in outcomes):
+        turn = flip.number // 8 % len(whole)
+        whole = [*whole[turn:], *whole[:turn]]
+        outcomes.append(written(specimen.folder, whole, compacting=flip.compacts))
     failures = [outcome for outcome in outcomes if outcome[0] not in HARMLESS]
     return failures[0] if failures else max(outcomes, key=lambda one: HARMLESS.index(one[0]))
 
 
-def judge_one(store: MemoryStore, original: Original) -> tuple[str, str]:
+def judge_one(store: MemoryStore, original: Original) -> tuple[tuple[str, str], list[bytes] | None]:
+    """What becomes of one namespace, and what a verified read of all gives, if it gives that."""
     reading = read(store, original.digests)
     if reading.broken:
-        return "exception", "; ".join(reading.broken)
+        return ("exception", "; ".join(reading.broken)), None
     try:
         verification = store.verify()
         damage = verification.damage
     except HashMemError as error:
         damage = [f"{type(error).__name__}: {error}"]
     except Exception as error:  # that is what is looked for
-        return "exception", f"verify(): {type(error).__name__}: {error}"
-    served = verified(store, original)
-    if served[0]:
-        return served
-    differing = differences(reading, original)
-    if damage:
-        return "found", damage[0]
-    if differing:
-        return "missed", f"{'; '.join(differing)}"
-    return "harmless", ""
-
-
-def verified(store: MemoryStore, original: Original) -> tuple[str, str]:
-    """Whether verified reads serve anything but what has the digest that was asked for."""
+        return ("exception", f"verify(): {type(error).__name__}: {error}"), None
     try:
         contents = _verified_read(store, original.digests)
     except HashMemError:
         contents = None
     except Exception as error:  # that is what is looked for
-        return "exception", f"a verified read: {type(error).__name__}: {error}"
-    for digest, content in zip(original.digests, contents or (), strict=bool(contents)):
-        if content is not None and store.digest(content) != digest:
-            return "served", f"a verified read gave {len(content)} other bytes"
-    return "", ""
+        return ("exception", f"a verified read: {type(error).__name__}: {error}"), None
+    found = None
+    if contents is not None:
+        found = []
+        for digest, content in zip(original.digests, contents, strict=True):
+            if content is None:
+                continue
+            found.append(digest)
+            # What was stored is equal; only what is not has to be digested.
+            if content != original.stored.get(digest) and store.digest(content) != digest:
+                return ("served", f"a verified read gave {len(content)} other bytes"), None
+    differing = differences(reading, original)
+    if damage:
+        return ("found", damage[0]), found
+    if differing:
+        return ("missed", f"{'; '.join(differing)}"), found
+    return ("harmless", ""), found
 
 
 def _verified_read(store: MemoryStore, digests: list[bytes]) -> list[bytes | None]:
@@ -297,18 +334,19 @@ def _is_readable(store: MemoryStore, digest: bytes, content: bytes) -> bool:
 
 
 def written(
-    folder: Path, original: Original, whole: list[bytes], *, compacting: bool
+    folder: Path, whole: list[tuple[Original, list[bytes]]], *, compacting: bool
 ) -> tuple[str, str]:
-    """Commit to the damaged store, reopen it, and see that `whole` still is. Errors may be told."""
-    payload = b"written after the flip " * 20
+    """Commit to the first of some namespaces in the damaged store, reopen it, and see that all that
+    was `whole` still is. Errors may be told."""
+    first, payload = whole[0][0], b"written after the flip " * 20
     committed, steps = False, "opening"
     try:
-        store = opened(folder, original)
+        store = opened(folder, first)
         try:
             for turn in range(COMMITS):  # enough to take free pages
                 steps = "put"
                 digest = store.put(payload + bytes(20_000 * turn), {"after": True})
-                store.link(digest, original.digests[0])
+                store.link(digest, first.digests[0])
                 steps = "commit"
                 store.commit()
                 committed = True
@@ -321,18 +359,19 @@ def written(
         pass
     except Exception as error:  # that is what is looked for
         return "exception", f"{steps}: {type(error).__name__}: {error}"
-    try:
-        with opened(folder, original, readonly=True) as store:
-            stored = {digest: original.stored[digest] for digest in whole}
-            if committed:
-                stored[store.digest(payload)] = payload
-            lost = set(stored) - set(readable(store, stored))
-    except HashMemError as error:
-        return "lost", f"after {steps} it cannot be opened: {error}"
-    except Exception as error:  # that is what is looked for
-        return "exception", f"after {steps}: {type(error).__name__}: {error}"
-    if lost:
-        return "lost", f"after {steps} {len(lost)} of {len(stored)} records cannot be read"
+    for original, digests in whole:
+        try:
+            with opened(folder, original, readonly=True) as store:
+                stored = {digest: original.stored[digest] for digest in digests}
+                if committed and original is first:
+                    stored[store.digest(payload)] = payload
+                lost = set(stored) - set(readable(store, stored))
+        except HashMemError as error:
+            return "lost", f"after {steps} it cannot be opened: {error}"
+        except Exception as error:  # that is what is looked for
+            return "exception", f"after {steps}: {type(error).__name__}: {error}"
+        if lost:
+            return "lost", f"after {steps} {len(lost)} of {len(stored)} records cannot be read"
     return "harmless", ""
 
 
@@ -364,9 +403,14 @@ def block(found: dict[str, Any], specimens: dict[str, Specimen], seed: int, size
     """Run the next so many cases and count them."""
     first = found["cases"]
     flips = [drawn(specimens, seed, case) for case in range(first, first + size)]
-    for case, (flip, outcome) in enumerate(zip(flips, run(specimens, flips), strict=True), first):
+    counted(found, flips, run(specimens, flips))
+
+
+def counted(found: dict[str, Any], flips: list[Flip], outcomes: list[tuple[str, str]]) -> None:
+    first = found["cases"]
+    for case, (flip, outcome) in enumerate(zip(flips, outcomes, strict=True), first):
         count(found, flip, case, *outcome)
-    found["cases"] += size
+    found["cases"] += len(flips)
 
 
 def section(found: dict[str, Any]) -> str:
@@ -398,10 +442,24 @@ def main() -> int:
             flip = drawn(specimens, options.seed, options.replay)
             print(flip, *run(specimens, [flip])[0], sep="\n")
             return 0
+        copies = [{name: one.copy(folder / f"{slot}") for name, one in specimens.items()}
+                  for slot in range(options.jobs)]  # fmt: skip
         found = campaigns.kept(NAME, options)
+
+        def flips(first: int) -> list[Flip]:
+            last = min(first + BLOCK, options.cases)
+            return [drawn(specimens, options.seed, case) for case in range(first, last)]
+
         with campaigns.Running(found, __doc__, options) as running:
-            while running.goes_on():
-                block(found, specimens, options.seed, min(BLOCK, options.cases - found["cases"]))
+            firsts = range(found["cases"], options.cases, BLOCK)
+            outcomes = campaigns.side_by_side(
+                lambda first, slot: run(copies[slot], flips(first)),
+                takewhile(lambda _: running.is_in_time, firsts),
+                options.jobs,
+            )
+            for one in outcomes:
+                counted(found, flips(found["cases"]), one)
+                running.goes_on()
     return campaigns.show(found, section(found))
 
 

@@ -17,6 +17,7 @@ import traceback
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from itertools import takewhile
 from random import Random
 from typing import Any
 
@@ -90,27 +91,50 @@ def check(inputs: Inputs, seed: int, number: int, place: campaigns.Place) -> dic
 
 
 def campaign(
-    found: dict[str, Any], inputs: Inputs, seed: int, wanted: int, deadline: float
-) -> bool:
-    """Run the next blocks of one decoder in a child, towards so many inputs `wanted` in all, and
-    count what it tells. Returns whether there is more to do."""
+    found: dict[str, Any],
+    inputs: Inputs,
+    seed: int,
+    wanted: int,
+    deadline: float,
+    jobs: int = 1,
+    keep: Callable[[], object] = lambda: None,
+) -> None:
+    """Run the next blocks of one decoder in children, `jobs` at a time, towards so many inputs
+    `wanted` in all, and count what they tell."""
     decoders = found.setdefault("decoders", {})
     counts = decoders.setdefault(inputs.name, dict.fromkeys(COUNTED, 0))
-    first, left = counts["blocks"], -(-(wanted - counts["inputs"]) // inputs.size)
-    if left <= 0 or time.monotonic() >= deadline:
-        return False
-    place, start = campaigns.Place(), time.monotonic()
-    numbers = range(first, first + min(BLOCKS, left))
-    ended = campaigns.in_fork(partial(_blocks, inputs, seed, numbers, place, deadline))
-    for number, block in enumerate(ended.told, first):
-        _count(found, inputs.name, number, block, inputs.size)
-    if ended.what:
-        failure = {"kind": ended.what, "place": place.get(), "what": "the child ended"}
-        block = {"answered": 0, "failures": [failure]}
-        _count(found, inputs.name, first + len(ended.told), block, place.get() + 1)
-    counts["seconds"] = round(counts["seconds"] + time.monotonic() - start, 2)
-    found["cases"] = sum(counts["inputs"] for counts in decoders.values())
-    return True
+    blocks = last = counts["blocks"]
+
+    def part(first: int, slot: int) -> dict[str, Any]:
+        if jobs > 1:  # in a child, then
+            FOLDER[:] = [FOLDER[0] / f"{slot}"]
+            FOLDER[0].mkdir(exist_ok=True)
+        place, numbers = campaigns.Place(), range(first, min(first + BLOCKS, last))
+        ended = campaigns.in_fork(partial(_blocks, inputs, seed, numbers, place, deadline))
+        return {"told": ended.told, "what": ended.what, "place": place.get()}
+
+    # A child may have ended early: then the next begins where it did, and others are not ahead.
+    while counts["inputs"] < wanted and time.monotonic() < deadline:
+        last = blocks + -(-(wanted - counts["inputs"]) // inputs.size)
+        firsts = takewhile(lambda _: time.monotonic() < deadline, range(blocks, last, BLOCKS))
+        start = time.monotonic()
+        for ended in campaigns.side_by_side(part, firsts, jobs):
+            first, end = blocks, min(blocks + BLOCKS, last)
+            for number, block in enumerate(ended["told"], first):
+                _count(found, inputs.name, number, block, inputs.size)
+            blocks = first + len(ended["told"])
+            if ended["what"]:
+                failure = {"kind": ended["what"], "place": ended["place"]}
+                block = {"answered": 0, "failures": [{**failure, "what": "the child ended"}]}
+                _count(found, inputs.name, blocks, block, ended["place"] + 1)
+                blocks += 1
+            now = time.monotonic()
+            counts["seconds"] = round(counts["seconds"] + now - start, 2)
+            start = now
+            found["cases"] = sum(counts["inputs"] for counts in decoders.values())
+            keep()
+            if blocks < end:
+                break
 
 
 def _blocks(
@@ -183,8 +207,9 @@ def main() -> int:
                 # All that are left get the same share of the time.
                 until = now + (running.start + options.seconds - now) / left
                 wanted = int(options.cases * inputs.decoder.share)
-                while campaign(found, inputs, options.seed, wanted, until):
-                    running.keep()
+                campaign(
+                    *(found, inputs, options.seed, wanted, until, options.jobs), running.goes_on
+                )
     return campaigns.show(found, section(found))
 
 

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from itertools import count, takewhile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +28,6 @@ from bench.reliability import store_campaigns as campaigns
 from bench.reliability.store_model import Seen
 from bench.reliability.store_operations import OPERATIONS, Box, World
 from hashmem import MemoryStore
-from hashmem.store import columns, compaction, packs, records
 
 NAME = "store_stateful"
 CASES = 1_000_000  # operations
@@ -215,7 +215,7 @@ def _difference(found: Any, expected: Any) -> str:
 def small_packs() -> None:
     """Cut packs at 128 bytes and merge them two at a time, where the package can be told."""
     smaller = {"PACK_LIMIT": 128, "MERGE_RUN": 2, "_MERGE_BELOW": [32, 64]}
-    for module in (columns, compaction, packs, records):
+    for module in [module for name, module in sys.modules.items() if name.startswith("hashmem.")]:
         for name in smaller.keys() & vars(module).keys():
             setattr(module, name, smaller[name])
 
@@ -281,22 +281,42 @@ def shortened(folder: Path, number: int, steps: list[Step], at_end: bool) -> lis
     return steps
 
 
-def episode(found: dict[str, Any], folder: Path, seed: int, length: int = LENGTH) -> None:
-    """Run the next episode and count it."""
-    number = found.setdefault("episodes", 0)
+def outcome(folder: Path, seed: int, number: int, length: int, known: set[str]) -> dict[str, Any]:
+    """Run an episode: {} or what was wrong, its kind, and unless that is `known`, a few steps that
+    show it."""
     steps = drawn(seed, number, length)
     failure = run(folder, number, steps)
+    if failure:
+        name = steps[failure["step"]][0] if failure["step"] < len(steps) else "the end"
+        failure["kind"] = f"{name}: {failure['what'][:60]}"
+        few = steps[: failure["step"] + 1]
+        if failure["kind"] not in known:
+            few = shortened(folder, number, few, failure["step"] == len(steps))
+        failure["shortened"] = few
+    return failure
+
+
+def counted(found: dict[str, Any], seed: int, failure: dict[str, Any], length: int) -> None:
+    """Count the next episode."""
+    number = found.setdefault("episodes", 0)
+    steps = drawn(seed, number, length)
     done = steps[: failure["step"] + 1] if failure else steps
     for name, *_ in done:
         campaigns.add(found.setdefault("operations", {}), name)
     if failure:
-        name = steps[failure["step"]][0] if failure["step"] < len(steps) else "the end"
-        kind = f"{name}: {failure['what'][:60]}"
-        known = any(one["kind"] == kind for one in found["failures"])
-        few = done if known else shortened(folder, number, done, failure["step"] == len(steps))
-        campaigns.fail(found, kind, seed=seed, episode=number, **failure, shortened=few)
+        campaigns.fail(found, failure.pop("kind"), seed=seed, episode=number, **failure)
     found["episodes"] += 1
     found["cases"] += len(done)
+
+
+def known(found: dict[str, Any]) -> set[str]:
+    return {failure["kind"] for failure in found["failures"]}
+
+
+def episode(found: dict[str, Any], folder: Path, seed: int, length: int = LENGTH) -> None:
+    """Run the next episode and count it."""
+    number = found.setdefault("episodes", 0)
+    counted(found, seed, outcome(folder, seed, number, length, known(found)), length)
 
 
 def section(found: dict[str, Any]) -> str:
@@ -326,8 +346,15 @@ def main() -> int:
             return 0
         found = campaigns.kept(NAME, options)
         with campaigns.Running(found, __doc__, options) as running:
-            while running.goes_on():
-                episode(found, folder, options.seed)
+            outcomes = campaigns.side_by_side(
+                lambda number, slot: outcome(
+                    scratch / f"{slot}", options.seed, number, LENGTH, known(found)
+                ),
+                takewhile(lambda _: running.goes_on(), count(found.setdefault("episodes", 0))),
+                options.jobs,
+            )
+            for failure in outcomes:
+                counted(found, options.seed, failure, LENGTH)
     return campaigns.show(found, section(found))
 
 

@@ -18,7 +18,8 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,56 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
+def side_by_side(
+    job: Callable[[int, int], Any], numbers: Iterable[int], jobs: int
+) -> Iterator[Any]:
+    """Yield ``job(number, slot)`` for each of `numbers`, in order, `jobs` at a time.
+
+    With several, each runs in a forked child and returns what JSON can say; no two that run at the
+    same time have the same slot, from 0 to `jobs`.
+    """
+    if jobs == 1:
+        for number in numbers:
+            yield job(number, 0)
+        return
+    running: deque[tuple[int, int, int]] = deque()  # process, pipe, slot
+    free, waiting = list(range(jobs)), iter(numbers)
+    while True:
+        while free:
+            try:
+                number = next(waiting)
+            except StopIteration:
+                break
+            running.append(_started(job, number, free.pop()))
+        if not running:
+            return
+        child, reading, slot = running.popleft()
+        with open(reading, "rb") as told_by:
+            told = told_by.read()
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            raise RuntimeError("a part of the campaign ended without a result")
+        free.append(slot)
+        yield json.loads(told)
+
+
+def _started(job: Callable[[int, int], Any], number: int, slot: int) -> tuple[int, int, int]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 3
+        try:
+            os.close(reading)
+            with open(writing, "wb") as file:
+                file.write(json.dumps(job(number, slot)).encode())
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+    os.close(writing)
+    return child, reading, slot
+
+
 class Place:
     """Where a child is, for a parent that has to know after it died: memory that both share."""
 
@@ -157,6 +208,7 @@ def options_for(description: str, cases: int, what: str) -> argparse.ArgumentPar
     parser.add_argument(f"--{what}", type=int, default=cases, dest="cases", help="in all")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop then")
     parser.add_argument("--seed", type=int, default=harness.SEED)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--fresh", action="store_true", help="do not go on from what is kept")
     parser.add_argument("--results", type=Path, default=harness.RESULTS, help="folder for the JSON")
     return parser

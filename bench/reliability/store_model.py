@@ -63,6 +63,7 @@ class Seen:
         self.changes: list[Change] = []
         self.records: dict[int, bool] = {}  # what is to be stored (True) or removed
         self.metadata: dict[int, dict[str, Any] | None] = {}  # what is to be set, or removed
+        self.repeated: set[int] = set()  # put though stored: stored again if others remove it
         self.held: list[int] | None = None  # what results that are kept show, by place
 
     def change(self, change: Change) -> None:
@@ -77,6 +78,12 @@ class Seen:
         self.metadata[i] = metadata
         _annotate(self.view, i, metadata)
 
+    def put(self, i: int) -> None:
+        if i not in self.view.records:
+            self.store(i, True)
+        elif i not in self.records:
+            self.repeated.add(i)
+
     @property
     def is_pending(self) -> bool:
         return bool(self.changes or self.records or self.metadata)
@@ -85,12 +92,14 @@ class Seen:
         """See `committed`, with what is pending on top.
 
         A record to be stored that somebody else stored is no longer pending, nor is metadata of
-        what somebody else removed.
+        what somebody else removed. What was put though stored is pending once somebody removed it.
         """
         self.base, self.view = committed, committed.copy()
         for i in committed.records:
             if self.records.get(i):
                 del self.records[i]
+        for i in self.repeated - committed.records - self.records.keys():
+            self.records[i] = True
         for i, stored in self.records.items():
             _set(self.view, i, stored)
         for i, metadata in list(self.metadata.items()):
@@ -103,9 +112,12 @@ class Seen:
 
     def commit(self, committed: View) -> View:
         """Commit on top of `committed`; the new one."""
-        if not self.is_pending:
+        if not self.is_pending and not self.repeated:
             return committed
         self.catch_up(committed)
+        if not self.is_pending:
+            self.forget()
+            return committed
         self.forget()
         self.base = self.view.copy()
         return self.base
@@ -118,6 +130,7 @@ class Seen:
         self.changes.clear()
         self.records.clear()
         self.metadata.clear()
+        self.repeated.clear()
 
 
 def _set(view: View, i: int, stored: bool) -> None:

@@ -98,8 +98,7 @@ def _do_put(box: Box, i: int, metadata: dict[str, Any] | None) -> bool:
 
 
 def _put(seen: Seen, i: int, metadata: dict[str, Any] | None) -> None:
-    if i not in seen.view.records:
-        seen.store(i, True)
+    seen.put(i)
     if metadata is not None:
         seen.annotate(i, metadata)
 
@@ -141,6 +140,8 @@ def _expect_delete(_: World, seen: Seen, chosen: list[int]) -> list[bool]:
 def _strip(i: int, view: View) -> None:
     view.successors.pop(i, None)
     view.edges = {edge for edge in view.edges if edge[0] != i}
+    for rows in view.columns.values():
+        rows.pop(i, None)
 
 
 def _do_annotate(box: Box, i: int, metadata: dict[str, Any] | None) -> bool:

@@ -1,7 +1,8 @@
 """Stores to damage: a few small ones with everything in them, and all that can be read of one."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import numpy as np
 
 from hashmem import MemoryStore
 from hashmem.errors import HashMemError
+from hashmem.store import checkpoint
 
-__all__ = ["SPECIMENS", "Original", "Reading", "files_in", "opened", "originals", "read"]
+__all__ = [
+    "SPECIMENS", "Original", "Reading", "checkpoints", "files_in", "opened", "originals", "read",
+]  # fmt: skip
 
 RELATIONS = ("imports", "calls")
 COLUMNS = {"vector": (np.float32, 6), "size": (np.int64, 1)}
@@ -179,13 +183,28 @@ def _mixed(folder: Path, compacting: bool = False) -> dict[str, list[bytes]]:
     ]
     for part in range(4):
         for writer in writers:
-            writer.commits(3, sizes)
+            writer.commits(2, sizes)
             if compacting and part == 2:
                 writer.store.delete_many(writer.digests[::3])
                 writer.store.compact()
     for writer in writers:
         writer.store.close()
     return {writer.store._namespace: writer.digests for writer in writers}
+
+
+@contextmanager
+def checkpoints(fewest: int = 4) -> Iterator[None]:
+    """Stores write checkpoints of so few rows."""
+    before, checkpoint.FEWEST = checkpoint.FEWEST, fewest
+    try:
+        yield
+    finally:
+        checkpoint.FEWEST = before
+
+
+def _checkpointed(folder: Path) -> dict[str, list[bytes]]:
+    with checkpoints():
+        return _mixed(folder, compacting=True)
 
 
 def _large(folder: Path) -> dict[str, list[bytes]]:
@@ -214,6 +233,7 @@ def _tiny(folder: Path) -> dict[str, list[bytes]]:
 SPECIMENS: dict[str, Callable[[Path], dict[str, list[bytes]]]] = {
     "mixed": _mixed,  # many commits of a few records, two namespaces, deletions
     "compacted": lambda folder: _mixed(folder, compacting=True),
+    "checkpointed": _checkpointed,  # the same with its first rows in checkpoints
     "many": _many,  # 70 commits of one record: packs that were merged, a list of free pages
     "large": _large,  # a record above 4 MiB
     "tiny": _tiny,  # one record

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hashmem.digests import WIDTHS, Digests
 from hashmem.errors import CorruptStoreError, StoreFormatError
+from hashmem.store.layout import DTYPES
 
 __all__ = [
     "FRAME_BYTES", "FRAME_LIMIT", "METADATA", "RECORDS", "ArchiveReader", "ArchiveWriter",
@@ -42,7 +43,6 @@ _COLUMN = struct.Struct("<II4sI")  # rows, bytes of the name, type, numbers a ro
 _EDGES = struct.Struct("<II")  # pairs, bytes of the name
 _TRAILER = struct.Struct("<6Q16s")  # counts, bytes before, checksum
 _COUNTED: Final = ("records", "metadata", "values", "successors", "edges")  # in the trailer's order
-_DTYPES = frozenset({"|b1", "|i1", "|u1", *(f"<{k}{n}" for k in "iuf" for n in (2, 4, 8))})
 
 Lengths = NDArray[np.int64]
 
@@ -373,7 +373,7 @@ def parse(kind: int, body: bytes, width: int) -> Frame | _Part | _Trailer:
     elif kind == COLUMN:
         count, name_bytes, dtype, items = cursor.unpack(_COLUMN)
         name, text = cursor.name(name_bytes), dtype.rstrip(b"\0").decode("ascii", "replace")
-        if text not in _DTYPES or not items:
+        if text not in DTYPES or not items:
             raise CorruptStoreError(f"a column has {items} numbers of type {text!r} a row")
         digests = cursor.digests(count, width)
         values = np.frombuffer(cursor.take(count * items * np.dtype(text).itemsize), text)

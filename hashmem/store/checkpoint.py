@@ -121,6 +121,8 @@ class Checkpoint:
             large = zip(_numbers(rows), _numbers(lengths), strict=True)
             codes = section.view("<u8")
             self.places[number] = Places(codes, _numbers(packs), dict(large), live)
+        if len(self.places) < len(columns):
+            raise ValueError("it has a column twice")
         self._index = self._sections[-1].reshape(buckets, LINE)
         self._keys = expand_keys(int.from_bytes(head["seed"], "little"))
         table = self._index, self._keys, self.digests, self.width, self._hashed, self.rows

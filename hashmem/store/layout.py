@@ -22,7 +22,7 @@ from hashmem.store.backend import Reader, Transaction
 from hashmem.store.packs import PACK_LIMIT
 
 __all__ = [
-    "DIGESTS", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
+    "DIGESTS", "DTYPES", "EDGES", "FIRST_NAMED", "METADATA", "PAYLOADS", "SUCCESSORS",
     "Catalogue", "Info", "body_key", "index_key", "namespace_keys", "namespace_record", "pack_keys",
     "pack_number", "pack_of", "pack_prefix", "unpack", "unsealed",
 ]  # fmt: skip
@@ -35,6 +35,8 @@ METADATA = 3  # row → msgpack map
 SUCCESSORS = 4  # row → row i64, -1 for none
 EDGES = 5  # source row → relation i64, target row i64; all packs count, in order
 FIRST_NAMED = 16  # from here on: the fixed-width columns a user named
+
+DTYPES = frozenset({"|b1", "|i1", "|u1", *(f"<{k}{n}" for k in "iuf" for n in (2, 4, 8))})
 
 _PACK_KEY = struct.Struct(">cIHQ")
 _PREFIX = struct.Struct(">cIH")
@@ -167,7 +169,7 @@ class Info:
             if not _is_column(column):
                 return f"column {name!r} is described as nothing that can be"
         for number, count in self.packs.items():
-            if not str(number).isdecimal() or type(count) is not list or len(count) != 2:
+            if type(number) is not str or not number.isdecimal() or not _is_count(count):
                 return "it does not count its packs"
         return ""
 
@@ -189,8 +191,12 @@ def _is_column(described: object) -> bool:
     number, dtype, items = described
     if type(number) is not int or type(dtype) is not str or type(items) is not int:
         return False
-    known = len(dtype) == 3 and dtype[0] in "<|" and dtype[1] in "biuf" and dtype[2] in "1248"
-    return known and FIRST_NAMED <= number < 1 << 16 and 0 < items <= PACK_LIMIT
+    return dtype in DTYPES and FIRST_NAMED <= number < 1 << 16 and 0 < items <= PACK_LIMIT
+
+
+def _is_count(count: object) -> bool:
+    """Whether a record says [how many, their xor]."""
+    return type(count) is list and [type(number) for number in count] == [int, int]
 
 
 def pack_keys(reader: Reader, namespace: int) -> list[bytes]:

@@ -324,8 +324,8 @@ def _free_pages(data: Bytes, meta: Meta) -> Pages:
     free = Tree(data, meta._replace(main=meta.free))
     found = [np.empty(0, np.int64)]
     for key, (start, size, _) in free.scan(b""):
-        pages = np.frombuffer(data[start : start + size], "=u8")
-        if len(key) != 8 or len(pages) < 1 or int(pages[0]) != len(pages) - 1:
+        pages = np.frombuffer(data[start : start + size - size % 8], "=u8")
+        if len(key) != 8 or size % 8 or len(pages) < 1 or int(pages[0]) != len(pages) - 1:
             raise CorruptStoreError("the LMDB file's list of free pages is damaged")
         if int(pages[1:].max(initial=2)) > meta.last:
             raise CorruptStoreError("the LMDB file lists a page as free that it does not have")

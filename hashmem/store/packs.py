@@ -120,7 +120,8 @@ def parse(index: memoryview, column: int) -> Pack:
     # checksum right, cannot ask for more memory than a real one.
     believable = body_bytes <= PACK_LIMIT and (not flags & _FIXED or count * size == body_bytes)
     believable = believable and (size > 0 or count <= PACK_LIMIT or not flags & _FIXED)
-    if not believable or first + count > _ROWS or parts == 0 or part >= parts:
+    believable = believable and part < parts and (parts == 1 or count == 1)
+    if not believable or first + count > _ROWS:
         raise CorruptStoreError(
             f"a pack claims {count} items from row {first} in {body_bytes} bytes, part {part} of "
             f"{parts}"

@@ -86,7 +86,7 @@ class PlacedColumn(Column):
                 continue
             if pack.part:  # what it lacks of a full part, the item lacks
                 row = int(pack.rows[0])
-                if self._pack_of(row) == written.number - pack.part:
+                if row in self._large and self._pack_of(row) == written.number - pack.part:
                     self._large[row] -= PACK_LIMIT - pack.body_bytes
                 continue
             removed = pack.lengths < 0

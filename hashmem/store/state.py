@@ -150,16 +150,30 @@ class State:
         elif rows.max(initial=-1) >= self.rows:
             raise CorruptStoreError("it speaks of rows that have no digest")
         elif column is self.successors_column:
-            self.links.set_successors(rows, self._integers(column, reader, written))
+            ends = self._integers(column, reader, written)
+            self._check_ends(ends, -1)
+            self.links.set_successors(rows, ends)
         elif column is self.edges_column:
             edges = self._integers(column, reader, written).reshape(-1, 2)
+            self._check_ends(edges[:, 1], 0)
             self.links.add_edges(rows, edges[:, 0], edges[:, 1])
 
     def _integers(self, column: Column, reader: Reader, written: Written) -> Rows:
         body = column.body(reader, written.number)
         if not written.pack.is_sound(body):
             raise CorruptStoreError("its body does not match its checksum")
+        if len(body) != len(written.pack.rows) * (column.item_size or 0):
+            raise CorruptStoreError("its items are not of the size that links have")
         return np.frombuffer(body, "<i8").astype(np.int64)
+
+    def _check_ends(self, ends: Rows, least: int) -> None:
+        """Raise `CorruptStoreError` unless `ends` are rows, or `least`. Lost ones are stood in for,
+        as an undamaged pack speaks of them."""
+        last = int(ends.max(initial=-1))
+        if last >= self.rows and self.digests_column.damaged:
+            self._stand_in(last + 1)
+        if last >= self.rows or int(ends.min(initial=0)) < least:
+            raise CorruptStoreError("it has links to rows that have no digest")
 
     def _load_digests(self, reader: Reader, written: Written) -> None:
         rows = written.pack.rows
