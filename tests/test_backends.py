@@ -281,3 +281,21 @@ def timeout(seconds):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_commit_made_while_a_file_is_looked_through_is_no_damage(folder, monkeypatch):
+    """The length may be older than the meta pages, which then speak of pages beyond it."""
+    real, calls = Environment.data, []
+
+    def stale(self):
+        data = real(self)
+        calls.append(len(data))
+        if len(calls) == 1:
+            self._size = 8192
+            return data[:8192]
+        return data
+
+    monkeypatch.setattr(Environment, "data", stale)
+    with closing(LmdbBackend(folder)) as backend:
+        assert contents(backend) == EXPECTED
+    assert len(calls) > 1

@@ -76,8 +76,8 @@ class Environment:
         With `whole` also at the pages where large values begin.
         """
         for last in reversed(range(TRIES)):
-            data = self.data()
-            before = metas(data)
+            before = metas(self.data())
+            data = self.data()  # its length, after the meta pages: a writer writes these last
             try:
                 check_length(self.path, self._size, data)
                 if before:
