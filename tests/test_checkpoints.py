@@ -251,3 +251,25 @@ def test_a_store_that_is_written_over_and_over_stays_small(tmp_path):
                 assert size < 1.3 * 3000 * 1000 + (3 << 20)
         assert len(store) == 3000
         assert store.verify().ok
+
+
+def test_a_damaged_place_is_an_error_where_it_is_read(tmp_path):
+    path = tmp_path / "store"
+    large = b"large" * 1_000_000
+    with MemoryStore(path) as store:
+        digests = store.put_many([large, *(b"%d" % i for i in range(9))])
+    file = path / rows_files(path)[0]
+    whole = file.read_bytes()
+    at = whole.index(bytes(digests[0]))
+    codes = at + -(-len(digests) * 32 // 4096) * 4096
+    for byte in range(8):
+        file.write_bytes(
+            whole[: codes + byte] + bytes([whole[codes + byte] ^ 0x55]) + whole[codes + byte + 1 :]
+        )
+        with MemoryStore(path, readonly=True) as store:
+            assert not store.verify().ok
+        with MemoryStore(path, readonly=True) as store:
+            try:
+                assert store.get_many(digests, verify=True)[0] in (large, None)
+            except (CorruptStoreError, StoreError):
+                pass

@@ -104,7 +104,8 @@ class LmdbBackend(Backend):
         if self.readonly:
             raise StoreFormatError(f"{folder} holds no store to read")
         folder.mkdir(parents=True, exist_ok=True)
-        strangers = [name for name in sorted(os.listdir(folder)) if not _ours(name)]
+        names = set(os.listdir(folder)) - {"CURRENT"}  # somebody may have been quicker
+        strangers = [name for name in sorted(names) if not _ours(name)]
         if strangers:
             raise StoreFormatError(
                 f"{folder} is no store and not empty (it holds {strangers[0]}): give another path"

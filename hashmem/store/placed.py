@@ -199,7 +199,8 @@ class PlacedColumn(Column):
 
     def _pack_of(self, row: int) -> int:
         code = self.code(row)
-        return -1 if code == ABSENT else self._numbers[code >> 2 * BITS]
+        ordinal = code >> 2 * BITS  # beyond the packs: absent, or damaged
+        return self._numbers[ordinal] if ordinal < len(self._numbers) else -1
 
     def lengths(self, rows: Rows, codes: Codes) -> Rows:
         """Return the bytes of each item, 0 where there is none."""

@@ -223,6 +223,8 @@ class Records(Sequence[bytes | None]):
             return self._pending[position]
         if position in self._large:
             pack, size = self._large[position]
+            if pack < 0:
+                raise CorruptStoreError("where a long record lies is damaged: verify() tells more")
             return bytes(self._column.view(snapshot, pack, 0, size, {}))
         code = self._codes[position : position + 1]
         if code[0] == ABSENT:
