@@ -603,7 +603,7 @@ def test_a_new_file_that_is_given_up_is_overwritten_too(tmp_path, monkeypatch):
     with MemoryStore(path) as store:
         opened = []
 
-        def fail(reader, transaction, folder):
+        def fail(reader, transaction, *_):
             transaction.put(b"x", unlike(100_000))
             opened.append(open(path / "000002.mdb", "rb"))  # noqa: SIM115 closed below
             raise StoreError("no room")
@@ -792,7 +792,7 @@ def test_killed_at_each_step(tmp_path, step):
                 os._exit(0)
 
             if step == "half written":
-                handle.compact = lambda reader, transaction, folder: (
+                handle.compact = lambda reader, transaction, *_: (
                     transaction.put(b"x", kept),
                     os._exit(0),
                 )

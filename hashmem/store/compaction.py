@@ -5,7 +5,7 @@ touches disappear together with their digests. Nothing here needs a namespace's 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import numpy as np
@@ -29,11 +29,17 @@ Rows = NDArray[np.int64]
 PIECE = 1 << 20  # rows whose digests are copied together
 
 
-def compact(reader: Snapshot, transaction: Transaction, folder: str | None) -> None:
+Progress = Callable[[int], object]
+
+
+def compact(
+    reader: Snapshot, transaction: Transaction, folder: str | None, progress: Progress | None = None
+) -> None:
     """Write everything live that `reader` shows to the empty `transaction`. O(bytes live).
 
-    Checkpoints go to `folder`, where there is one. Raises `CorruptStoreError` where a pack is
-    damaged: what could not be read would be lost.
+    `progress` is called with the number of records just copied. Checkpoints go to `folder`, where
+    there is one. Raises `CorruptStoreError` where a pack is damaged: what could not be read would
+    be lost.
     """
     catalogue = Catalogue.read(reader)
     catalogue.write(transaction)
@@ -43,17 +49,22 @@ def compact(reader: Snapshot, transaction: Transaction, folder: str | None) -> N
             raise CorruptStoreError(f"namespace {name!r} has lost its record")
         state = State(namespace, info)
         state.load(reader, folder)
-        Copy(state, reader, transaction, folder).run()
+        Copy(state, reader, transaction, folder, progress or (lambda _: None)).run()
 
 
 class Copy:
     """The copying of one namespace; `next_pack` numbers what is written."""
 
     def __init__(
-        self, state: State, reader: Snapshot, transaction: Transaction, folder: str | None
+        self,
+        state: State,
+        reader: Snapshot,
+        transaction: Transaction,
+        folder: str | None,
+        progress: Progress = lambda _: None,
     ) -> None:
         self.state, self.reader, self.transaction = state, reader, transaction
-        self.folder = folder
+        self.folder, self.progress = folder, progress
         self.next_pack = 1
         self.info = Info(state.info.algorithm)  # counts the packs
 
@@ -137,10 +148,14 @@ class Copy:
                 column.sound_body(self.reader, pack)
         items = Records.of(self.reader, column, held)
         fresh = PlacedColumn(column.namespace, column.number)
-        written = fresh.write(
-            self.transaction, self.next_pack, renumbered[held], np.maximum(items.lengths, 0),
-            lambda start, stop: [items.gather(start, stop)[0].data],
-        )  # fmt: skip
+
+        def content(start: int, stop: int) -> list[memoryview]:
+            if column is self.state.payloads:
+                self.progress(stop - start)
+            return [items.gather(start, stop)[0].data]
+
+        sizes = np.maximum(items.lengths, 0)
+        written = fresh.write(self.transaction, self.next_pack, renumbered[held], sizes, content)
         fresh.apply(written)
         self.count(column, written)
         return fresh

@@ -225,6 +225,7 @@ class Handle:
         generation, commit = self._version
         self._version = NEVER
         state.apply_checkpoint(plan, folder)
+        logger.info("wrote a checkpoint of %d rows, %s", plan.committed, plan.info.checkpoint)
         self._version = self._seen = (generation, commit + 1)
 
     def _rewrite_if_wasteful(self) -> None:
@@ -234,19 +235,20 @@ class Handle:
         with self._backend.snapshot() as reader:
             if len(Catalogue.read(reader).namespaces) > 1:
                 return  # how much the others need is not known here
-        logger.info("compacting %s: it is far larger than what it holds", self.path)
         try:
             self._rewrite()
         except StoreError as error:
             logger.warning("%s was not compacted: %s", self.path, error)
 
-    def _rewrite(self, **options: Any) -> None:
+    def _rewrite(self, progress: Callable[[int], object] | None = None, **options: Any) -> None:
         """Rewrite the store without what nothing needs, and take that in."""
+        before = self._backend.nbytes
         try:
             with self._backend.rewrite(**options) as (reader, transaction):
-                compact(reader, transaction, self._backend.folder)
+                compact(reader, transaction, self._backend.folder, progress)
         finally:
             self._catch_up()
+        logger.info("compacted %s from %d bytes to %d", self.path, before, self._backend.nbytes)
 
     def sync(self) -> None:
         """Wait until all commits so far are on the disk, as after each where durability is full."""

@@ -1,6 +1,6 @@
 """MemoryStore: what users hold. Records by digest, links between them, in a folder or in RAM."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import getpid
 from typing import Any, TypeVar
 
@@ -255,16 +255,17 @@ class MemoryStore(Checking, Moving, Annotations, Linking, Space):
 
     # -- care -----------------------------------------------------------------------------------
 
-    def compact(self) -> None:
+    def compact(self, progress: Callable[[int], object] | None = None) -> None:
         """Commit, then rewrite the store without what was deleted or replaced.
 
         All namespaces; needs no key. Readers go on undisturbed, writers wait. The file shrinks to
         what is live, plus what is being written meanwhile: for a time both exist. Interrupted at
-        any moment, the store is as before. O(bytes stored).
+        any moment, the store is as before. `progress` is called with the number of records just
+        copied. O(bytes stored).
         """
         with self._writing():
             self._commit_pending()
-            self._rewrite()
+            self._rewrite(progress)
 
     def statistics(self) -> dict[str, Any]:
         """Return counts and sizes as plain types; all sizes in bytes. O(rows)."""
