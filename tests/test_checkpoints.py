@@ -282,3 +282,22 @@ def test_compacting_tells_how_far_it_is(tmp_path, caplog):
     assert sum(told) == 99
     assert "compacted" in caplog.text
     assert "wrote a checkpoint of 100 rows" in caplog.text
+
+
+def test_a_commit_stands_where_compacting_after_it_fails(tmp_path, monkeypatch, caplog):
+    from hashmem.store import handle
+
+    def refuse(*_):
+        raise CorruptStoreError("a pack is damaged")
+
+    monkeypatch.setattr(handle, "compact", refuse)
+    with caplog.at_level(logging.WARNING, "hashmem.store"), MemoryStore(tmp_path / "s") as store:
+        digests = store.put_many([b"%d" % i * 1000 for i in range(3000)])
+        store.commit()
+        store.delete_many(digests[:2500])
+        store.commit()
+        assert "was not compacted: a pack is damaged" in caplog.text
+        assert len(store) == 500
+    monkeypatch.undo()
+    with MemoryStore(tmp_path / "s") as store:
+        assert len(store) == 500

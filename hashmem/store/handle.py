@@ -219,7 +219,7 @@ class Handle:
                 if transaction.version != self._version:
                     return  # somebody else has committed; the next commit takes that in
                 plan = state.write_checkpoint(transaction, folder)
-        except StoreError as error:
+        except (StoreError, CorruptStoreError) as error:
             logger.warning("no checkpoint was written, so that opening takes longer: %s", error)
             return
         generation, commit = self._version
@@ -237,7 +237,7 @@ class Handle:
                 return  # how much the others need is not known here
         try:
             self._rewrite()
-        except StoreError as error:
+        except (StoreError, CorruptStoreError) as error:  # what was committed is committed
             logger.warning("%s was not compacted: %s", self.path, error)
 
     def _rewrite(self, progress: Callable[[int], object] | None = None, **options: Any) -> None:
