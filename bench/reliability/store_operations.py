@@ -473,33 +473,33 @@ def _pass(*_: object) -> None:
 
 
 OPERATIONS = {
-    "put": Operation(12, lambda r: [_place(r), _metadata(r)], _do_put, _expect_put),
-    "put_many": Operation(8, _draw_many, _do_put_many, _expect_put_many),
-    "delete": Operation(6, lambda r: [_some(r)], _do_delete, _expect_delete),
+    "put": Operation(20, lambda r: [_place(r), _metadata(r)], _do_put, _expect_put),
+    "put_many": Operation(12, _draw_many, _do_put_many, _expect_put_many),
+    "delete": Operation(9, lambda r: [_some(r)], _do_delete, _expect_delete),
     "set_metadata": Operation(
-        4, lambda r: [_place(r), _metadata(r)], _do_annotate, _expect_annotate
+        6, lambda r: [_place(r), _metadata(r)], _do_annotate, _expect_annotate
     ),
     "write_column": Operation(
-        5,
+        7,
         lambda r: [_some(r), r.choice(COLUMNS), r.randrange(-99, 99)],
         _do_column,
         _expect_column,
     ),
     "link": Operation(
-        7, lambda r: [_pairs(r)], lambda box, p: box.store.link_many(*_ends(box, p)), _expect_link
+        10, lambda r: [_pairs(r)], lambda box, p: box.store.link_many(*_ends(box, p)), _expect_link
     ),
     "unlink": Operation(
-        2, lambda r: [_some(r)], lambda box, c: box.store.unlink(box.named(c)), _expect_unlink
+        4, lambda r: [_some(r)], lambda box, c: box.store.unlink(box.named(c)), _expect_unlink
     ),
     "add_links": Operation(
-        5,
+        8,
         lambda r: [_pairs(r), r.choice(RELATIONS)],
         lambda box, p, relation: box.store.add_links(*_ends(box, p), relation),
         _expect_add_links,
     ),
-    "clear_links": Operation(1, lambda r: [_some(r)], _do_clear_links, _expect_clear_links),
+    "clear_links": Operation(2, lambda r: [_some(r)], _do_clear_links, _expect_clear_links),
     "walk": Operation(3, lambda r: [r.randrange(1, 30)], _do_walk, _expect_walk, True),
-    "commit": Operation(14, _none, lambda box: box.store.commit(), _expect_commit),
+    "commit": Operation(18, _none, lambda box: box.store.commit(), _expect_commit),
     "rollback": Operation(
         3, _none, lambda box: box.store.rollback(), lambda _, seen: seen.rollback()
     ),
