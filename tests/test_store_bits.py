@@ -12,7 +12,7 @@ from bench.reliability import store_campaigns as campaigns
 from hashmem import MemoryStore
 from hashmem.store import memory_store, verification
 
-CASES = 150
+CASES = campaigns.fewer(120)
 NAMES = ("mixed", "checkpointed", "many", "tiny")
 
 
@@ -49,14 +49,15 @@ def test_bits_flipped_where_checksums_are_are_found_or_harmless(
         if outcome[0] not in bits.HARMLESS
     ]
     assert not wrong
-    assert {outcome for outcome, _ in outcomes} == set(bits.HARMLESS)
+    assert {outcome for outcome, _ in outcomes} <= set(bits.HARMLESS)
+    assert len(outcomes) < 100 or len({outcome for outcome, _ in outcomes}) == 3
 
 
 def test_bits_flipped_in_any_field_are_found_or_harmless(
     specimens: dict[str, bits.Specimen],
 ) -> None:
     found: dict[str, Any] = {"cases": 0, "failures": []}
-    bits.block(found, specimens, 1, 200)
+    bits.block(found, specimens, 1, campaigns.fewer(150))
     assert not found["failures"]
 
 

@@ -14,11 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last, so that the installed hashmem goes before the checkout's
 
 from bench.reliability import builds, forks, kill, render, workload  # noqa: E402 needs the path
+from bench.reliability.store_campaigns import fewer  # noqa: E402
 from bench.reliability.workload import Model  # noqa: E402
 from hashmem import MemoryStore  # noqa: E402
 
 SEED = 7
-CYCLES = 30 if builds.is_sanitized() else 200  # about ten seconds
+CYCLES = 30 if builds.is_sanitized() else fewer(200)  # about ten seconds
 
 
 @pytest.fixture
@@ -42,10 +43,10 @@ def test_a_killed_writer_loses_nothing_it_told_of(folder):
     assert found["failures"] == [], failures(campaign)
     assert found["cycles"] >= CYCLES // 2  # all, unless the machine is very slow
     assert found["acknowledged"] > CYCLES // 4
-    assert found["readers"] > 0
+    assert found["readers"] > 0 or CYCLES < 100
     kills = found["kills"]
     assert sum(kills.values()) == found["cycles"] + found["two_writers"]
-    assert len(kills) > 5
+    assert len(kills) > min(5, CYCLES // 10)
     assert not list(folder.iterdir())
 
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from bench.reliability.store_campaigns import fewer
 from hashmem.errors import RecordNotFound
 from hashmem.store import MemoryStore, checkpoint, columns, packs, placed
 from hashmem.store.backend import Backend
@@ -465,7 +466,7 @@ def machine_case(base: type[StoreMachine], examples: int, **options: object) -> 
     machine = type("Machine", (base,), {"options": options})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=examples, stateful_step_count=30, deadline=None,
+        max_examples=fewer(examples), stateful_step_count=30, deadline=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     return case

@@ -24,6 +24,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.reliability.store_campaigns import fewer
 from hashmem import CorruptStoreError, MemoryStore, StoreClosedError, StoreError, StoreFormatError
 from hashmem.store import ArchiveReader, archive, exporting, importing, lmdb_environment
 from hashmem.testing.strategies import record_batches
@@ -136,7 +137,7 @@ def filled():
 # -- archives: round trips ------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=fewer(100), deadline=None)
 @given(histories(), st.sampled_from(["sha256", "xxh3_128", "xxh3_64"]), st.booleans())
 def test_what_is_exported_is_imported(history, algorithm, keyed):
     options = {"algorithm": algorithm, "key": b"a key" if keyed else None}
@@ -151,7 +152,7 @@ def test_what_is_exported_is_imported(history, algorithm, keyed):
             assert other._backend.version == before  # nothing was written
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=fewer(12), deadline=None)
 @given(histories(largest=1 << 14))
 def test_a_folder_and_ram_export_and_copy_alike(tmp_path_factory, history):
     folder = tmp_path_factory.mktemp("stores")
@@ -508,7 +509,7 @@ def test_sealing_makes_the_same_archive(filled):
     assert sealed(frames(data)) == data
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=fewer(300), deadline=None)
 @given(st.data())
 def test_whatever_is_made_up_is_refused_or_imported(drawn):
     with MemoryStore(algorithm="xxh3_64") as store:
@@ -554,7 +555,7 @@ def test_whatever_is_made_up_is_refused_or_imported(drawn):
         other.metadata_many(other.digests())
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=fewer(600), deadline=None)
 @given(st.integers(0, 9), st.binary(max_size=200), st.sampled_from([8, 16, 32]))
 def test_a_frame_is_parsed_or_refused(kind, body, width):
     try:

@@ -96,15 +96,21 @@ def test_the_name_of_a_generation_is_synced_before_current_names_it(tmp_path):
 
 # It can fail.
 
+OPENED = """
+import lmdb
+opened = lmdb.open
+lmdb.open = lambda *given, **options: opened(*given, **{{**options, "{}": False}})
+"""
+
 
 @needs_recorder
 @pytest.mark.parametrize(
     "planted",
     [
         # commits that nothing syncs
-        "import functools, lmdb; lmdb.open = functools.partial(lmdb.open, sync=False)",
+        OPENED.format("sync"),
         # data that is synced, and the page that points to it that is not
-        "import functools, lmdb; lmdb.open = functools.partial(lmdb.open, metasync=False)",
+        OPENED.format("metasync"),
         # names and CURRENT that nothing syncs
         "import os; os.fsync = lambda file: None",
     ],

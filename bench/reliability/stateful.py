@@ -5,7 +5,8 @@ one of five handles: two in one process, one in another process, one on a keyed 
 that a forked child inherited and goes on using, until it closes it or dies. Contents, metadata,
 columns, successors, edges, counts and `verify()` are compared with plain dictionaries, which know
 what is committed and what each handle sees (`store_model.py`). In every second episode packs are
-cut at 128 bytes and merged two at a time, so that cut items and merges are met all the time.
+cut at 128 bytes and merged two at a time, so that cut items and merges are met all the time; in
+two of four, checkpoints are written of four rows. Half of the episodes do not sync.
 
 Operations follow from the seed and the episode's number. Of a failure, the list of operations is
 shortened as long as it still fails. `python -m bench.reliability.stateful` goes on behind the last
@@ -28,6 +29,7 @@ from bench.reliability import store_campaigns as campaigns
 from bench.reliability.store_model import Seen
 from bench.reliability.store_operations import OPERATIONS, Box, World
 from hashmem import MemoryStore
+from hashmem.store import checkpoint
 
 NAME = "store_stateful"
 CASES = 1_000_000  # operations
@@ -119,15 +121,20 @@ class Episode:
             shutil.rmtree(folder)
         if number % 2:
             small_packs()
+        if number // 2 % 2:
+            checkpoint.FEWEST = 4  # rows
         algorithm = ("sha256", "xxh3_128", "xxh3_64")[number % 3]
         worlds: list[World] = []
         self.common, keyed = World(worlds), World(worlds)
 
-        def opening() -> MemoryStore:
-            return MemoryStore(folder, algorithm=algorithm)
+        durability = ("full", "none")[number // 4 % 2]
 
-        def opening_keyed() -> MemoryStore:
-            return MemoryStore(folder, algorithm=algorithm, namespace="keyed", key=b"key")
+        def opening(path: str | Path = folder) -> MemoryStore:
+            return MemoryStore(path, algorithm=algorithm, durability=durability)
+
+        def opening_keyed(path: str | Path = folder) -> MemoryStore:
+            options: dict[str, Any] = {"namespace": "keyed", "key": b"key"}
+            return MemoryStore(path, algorithm=algorithm, durability=durability, **options)
 
         self.peer = Remote(lambda: Box(opening), [])
         self.peer.do("refresh", [])  # it makes the store, while nobody else has it open

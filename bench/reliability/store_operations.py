@@ -9,14 +9,16 @@ model and returns what `do` should, or a function that tells whether what it did
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from bench.reliability.store_model import Seen, View
 from hashmem import MemoryStore
-from hashmem.errors import RecordNotFound
+from hashmem.errors import RecordNotFound, StoreError
 from hashmem.store import Records
 
 __all__ = ["OPERATIONS", "POOL", "Box", "Operation", "World"]
@@ -25,6 +27,7 @@ POOL = [
     *(b"", b"a", b"b", b"\0", b"large " * 50, b"larger " * 3000),
     *(bytes([i]) * (7 * i) for i in range(2, 18)),
 ]
+SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None
 RELATIONS = ("imports", "calls")
 COLUMNS = ("summary", "size")
 
@@ -32,13 +35,17 @@ COLUMNS = ("summary", "size")
 class Box:
     """A handle in whatever process, and how it is opened."""
 
-    def __init__(self, opening: Callable[[], MemoryStore]) -> None:
+    def __init__(self, opening: Callable[..., MemoryStore]) -> None:
         self.opening = opening
         self.store = opening()
         self.digests = [self.store.digest(content) for content in POOL]
         self.places = {digest: i for i, digest in enumerate(self.digests)}
         self.contents = {content: i for i, content in enumerate(POOL)}
         self.held: Records | None = None
+
+    def reopened(self, path: str) -> MemoryStore:
+        """A store at another path, opened as this one is."""
+        return self.opening(path)
 
     def named(self, chosen: list[int]) -> list[bytes]:
         return [self.digests[i] for i in chosen]
@@ -250,6 +257,110 @@ def _expect_compact(world: World, seen: Seen) -> None:
     seen.catch_up(world.committed)
 
 
+def _do_sweep(box: Box, roots: list[int], succeeding: bool, relation: int) -> list[int]:
+    box.store.commit()  # as sweeping does first; then the roots that are known here are all known
+    box.store.refresh()
+    known = [d for d in box.named(roots) if d in box.store]
+    relations = RELATIONS[:relation] if relation < 2 else None
+    there = set(box.store.statistics()["relations"])
+    if relations is not None:
+        relations = tuple(name for name in relations if name in there)
+    gone = box.store.sweep(known, relations=relations, successors=succeeding)
+    return sorted(box.places.get(bytes(d), -2) for d in gone)
+
+
+def _expect_sweep(
+    world: World, seen: Seen, roots: list[int], succeeding: bool, relation: int
+) -> list[int]:
+    world.committed = seen.commit(world.committed)
+    seen.catch_up(world.committed)
+    view = seen.view
+    reached = {i for i in roots if i in view.records}
+    followed = RELATIONS[:relation] if relation < 2 else RELATIONS
+    ahead = list(reached)
+    while ahead:
+        i = ahead.pop()
+        targets = {c for a, of, c in view.edges if a == i and of in followed}
+        if succeeding and i in view.successors:
+            targets.add(view.successors[i])
+        ahead += targets - reached
+        reached |= targets
+    gone = sorted(view.records - reached)
+    for i in gone:
+        seen.store(i, False)
+        seen.annotate(i, None)
+
+    def strip(view: View) -> None:
+        for i in set(range(len(POOL))) - reached:
+            view.successors.pop(i, None)
+        view.edges = {edge for edge in view.edges if edge[0] in reached}
+        for rows in view.columns.values():
+            for i in gone:
+                rows.pop(i, None)
+
+    seen.change(strip)
+    world.committed = seen.commit(world.committed)
+    return gone
+
+
+def _do_erase(box: Box) -> bool:
+    try:
+        box.store.erase(timeout=0.0)
+    except StoreError:  # others read what is to be overwritten: it is compacted all the same
+        return True
+    return True
+
+
+def _expect_erase(world: World, seen: Seen) -> bool:
+    _expect_compact(world, seen)
+    return True
+
+
+# ------------------------------------------------------------------------------------ elsewhere
+
+
+def _do_copy(box: Box) -> dict[str, Any]:
+    box.store.commit()
+    box.store.refresh()
+    with TemporaryDirectory(dir=SCRATCH) as folder:
+        box.store.copy_to(f"{folder}/copy")
+        with box.reopened(f"{folder}/copy") as copy:
+            return _contents(box, copy)
+
+
+def _do_archive(box: Box) -> dict[str, Any]:
+    box.store.commit()
+    box.store.refresh()
+    with TemporaryDirectory(dir=SCRATCH) as folder:
+        with open(f"{folder}/archive", "wb") as file:
+            box.store.export_to(file)
+        with box.reopened(f"{folder}/imported") as other:
+            for _ in range(2):  # the second time there is nothing to do
+                with open(f"{folder}/archive", "rb") as file:
+                    other.import_from(file)
+            return _contents(box, other)
+
+
+def _do_pickle(box: Box) -> dict[str, Any]:
+    box.store.commit()
+    box.store.refresh()
+    try:
+        kind, arguments = box.store.__reduce__()  # what pickling keeps, without it
+    except TypeError:  # it has a key
+        return _contents(box, box.store)
+    other = kind(*arguments)
+    try:
+        return _contents(box, other)
+    finally:
+        other.close()
+
+
+def _expect_elsewhere(world: World, seen: Seen) -> dict[str, Any]:
+    world.committed = seen.commit(world.committed)
+    seen.catch_up(world.committed)
+    return _expect_check(world, seen)
+
+
 def _do_reopen(box: Box) -> None:
     box.store.close()
     box.store = box.opening()
@@ -303,7 +414,11 @@ def _do_look(box: Box) -> list[int] | None:
 
 
 def _do_check(box: Box) -> dict[str, Any]:
-    store = box.store
+    return _contents(box, box.store)
+
+
+def _contents(box: Box, store: MemoryStore) -> dict[str, Any]:
+    """All that a store holds of what `box` may have put."""
     with store.get_many(box.digests, verify=True) as records:
         contents, lengths = box.numbered(records), records.lengths.tolist()
     columns = {}
@@ -358,38 +473,48 @@ def _pass(*_: object) -> None:
 
 
 OPERATIONS = {
-    "put": Operation(12, lambda r: [_place(r), _metadata(r)], _do_put, _expect_put),
-    "put_many": Operation(8, _draw_many, _do_put_many, _expect_put_many),
-    "delete": Operation(6, lambda r: [_some(r)], _do_delete, _expect_delete),
+    "put": Operation(20, lambda r: [_place(r), _metadata(r)], _do_put, _expect_put),
+    "put_many": Operation(12, _draw_many, _do_put_many, _expect_put_many),
+    "delete": Operation(9, lambda r: [_some(r)], _do_delete, _expect_delete),
     "set_metadata": Operation(
-        4, lambda r: [_place(r), _metadata(r)], _do_annotate, _expect_annotate
+        6, lambda r: [_place(r), _metadata(r)], _do_annotate, _expect_annotate
     ),
     "write_column": Operation(
-        5,
+        7,
         lambda r: [_some(r), r.choice(COLUMNS), r.randrange(-99, 99)],
         _do_column,
         _expect_column,
     ),
     "link": Operation(
-        7, lambda r: [_pairs(r)], lambda box, p: box.store.link_many(*_ends(box, p)), _expect_link
+        10, lambda r: [_pairs(r)], lambda box, p: box.store.link_many(*_ends(box, p)), _expect_link
     ),
     "unlink": Operation(
-        2, lambda r: [_some(r)], lambda box, c: box.store.unlink(box.named(c)), _expect_unlink
+        4, lambda r: [_some(r)], lambda box, c: box.store.unlink(box.named(c)), _expect_unlink
     ),
     "add_links": Operation(
-        5,
+        8,
         lambda r: [_pairs(r), r.choice(RELATIONS)],
         lambda box, p, relation: box.store.add_links(*_ends(box, p), relation),
         _expect_add_links,
     ),
-    "clear_links": Operation(1, lambda r: [_some(r)], _do_clear_links, _expect_clear_links),
+    "clear_links": Operation(2, lambda r: [_some(r)], _do_clear_links, _expect_clear_links),
     "walk": Operation(3, lambda r: [r.randrange(1, 30)], _do_walk, _expect_walk, True),
-    "commit": Operation(14, _none, lambda box: box.store.commit(), _expect_commit),
+    "commit": Operation(18, _none, lambda box: box.store.commit(), _expect_commit),
     "rollback": Operation(
         3, _none, lambda box: box.store.rollback(), lambda _, seen: seen.rollback()
     ),
     "refresh": Operation(6, _none, _pass, _pass, True),
     "compact": Operation(2, _none, lambda box: box.store.compact(), _expect_compact),
+    "sweep": Operation(
+        1,
+        lambda r: [[_place(r) for _ in range(12)], r.random() < 0.8, r.randrange(4)],
+        _do_sweep,
+        _expect_sweep,
+    ),
+    "erase": Operation(1, _none, _do_erase, _expect_erase),
+    "copy_to": Operation(1, _none, _do_copy, _expect_elsewhere),
+    "export and import": Operation(1, _none, _do_archive, _expect_elsewhere),
+    "pickle": Operation(1, _none, _do_pickle, _expect_elsewhere),
     "reopen": Operation(2, _none, _do_reopen, _expect_reopen),
     "read": Operation(6, _none, _do_read, _expect_read),
     "hold": Operation(2, _none, _do_hold, _expect_hold, True),

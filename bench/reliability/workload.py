@@ -14,6 +14,7 @@ To add a kind of step: a function from model and random numbers to calls, in `KI
 
 import hashlib
 import random
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -128,7 +129,7 @@ class Model:
     def nothing(self, *arguments: object) -> None:
         """What changes how a store is kept, and not what is in it."""
 
-    commit = compact = erase = repair = scrub = checkpoint = nothing
+    commit = compact = erase = repair = scrub = copied = nothing
 
     def sweep(self, roots: Sequence[bytes]) -> None:
         reached, ahead = set(roots), list(roots)
@@ -280,8 +281,9 @@ def scrub(model: Model, chance: random.Random) -> list[Call]:
     return [("scrub",)]
 
 
-def checkpoint(model: Model, chance: random.Random) -> list[Call]:
-    return [("checkpoint",)]
+def copy(model: Model, chance: random.Random) -> list[Call]:
+    """A copy beside the store; one that a kill left behind goes first."""
+    return [("copied", model.writer)]
 
 
 def _own(model: Model) -> list[bytes]:
@@ -320,7 +322,7 @@ KINDS: dict[str, Kind] = {
     "erase": Kind(erase, 3, "erase"),
     "repair": Kind(repair, 3, "repair"),
     "scrub": Kind(scrub, 1, "scrub"),
-    "checkpoint": Kind(checkpoint, 3, "checkpoint"),
+    "copy": Kind(copy, 2, "copy_to"),
 }
 
 
@@ -346,8 +348,24 @@ def plan(model: Model, number: int, kind: str) -> list[Call]:
 def take(store: MemoryStore, calls: Iterable[Call]) -> None:
     """Make the calls and commit."""
     for name, *arguments in calls:
-        getattr(store, name)(*arguments)
+        if name == "copied":
+            _copy(store, *arguments)
+        else:
+            getattr(store, name)(*arguments)
     store.commit()
+
+
+def _copy(store: MemoryStore, writer: int) -> None:
+    """Copy the store to a place beside it, and see that the copy is whole."""
+    folder = f"{store.path}-copy-{writer}"
+    shutil.rmtree(folder, ignore_errors=True)
+    store.commit()
+    store.copy_to(folder)
+    with MemoryStore(folder, readonly=True) as other:
+        found = other.verify()
+    if not found.ok:
+        raise AssertionError(f"a copy is damaged: {found.damage[:5]}")
+    shutil.rmtree(folder)
 
 
 # ------------------------------------------------------------------------------------ comparison
