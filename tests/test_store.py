@@ -31,6 +31,7 @@ from hashmem.store.layout import (
     pack_prefix,
 )  # fmt: skip
 from hashmem.store.lmdb import LmdbBackend
+from hashmem.store.lmdb_environment import Environment
 from hashmem.store.packs import PACK_LIMIT
 from hashmem.store.ram import RamBackend
 
@@ -634,3 +635,21 @@ def test_links_to_rows_that_never_were_are_damage():
     reopened = MemoryStore(backend=backend)
     assert not reopened.hop(first, 1)[1].any()
     assert "links to rows" in reopened.verify().damage[0]
+
+
+def test_a_snapshot_that_fails_holds_nothing(tmp_path, monkeypatch):
+    with MemoryStore(tmp_path / "store") as store:
+        store.put(b"one")
+        store.commit()
+        environment = store._backend._environment
+
+        def cut_off(self, number):
+            raise StoreFormatError("planted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Environment, "newest", cut_off)
+            with pytest.raises(StoreFormatError, match="planted") as caught:
+                store._backend.snapshot()
+            readers = environment.lmdb.readers().splitlines()[1:]
+        assert caught.value.__traceback__ is not None  # it refers to what was under way
+        assert all(line.split()[2] == "-" for line in readers)

@@ -103,7 +103,10 @@ class Environment:
             )
         self._size = max(self._size, size)
         if size > len(self.map):
-            self.map = mmap.mmap(self._file, size, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(self._file, size, access=mmap.ACCESS_READ)
+            with self._guard:
+                if len(mapped) > len(self.map):
+                    self.map = mapped
         return memoryview(self.map)
 
     @classmethod
@@ -199,7 +202,11 @@ class LmdbSnapshot(Snapshot):
         for _ in range(TRIES):
             raw = environment.begin_read()
             number = raw.id()
-            meta = environment.newest(number)
+            try:
+                meta = environment.newest(number)
+            except BaseException:
+                raw.abort()  # or it would keep its commit's pages, and be waited for by erase()
+                raise
             if meta is not None:
                 break
             raw.abort()  # somebody committed in between
