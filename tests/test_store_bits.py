@@ -10,7 +10,7 @@ import pytest
 from bench.reliability import bits, lmdb_fields
 from bench.reliability import store_campaigns as campaigns
 from hashmem import MemoryStore
-from hashmem.store import memory_store, verification
+from hashmem.store import checking
 
 CASES = campaigns.fewer(120)
 NAMES = ("mixed", "checkpointed", "many", "tiny")
@@ -96,14 +96,14 @@ def test_damage_that_verify_does_not_tell_is_a_failure(
 ) -> None:
     body = {"store": "mixed", "label": "body: payloads", "stratum": "bytes", "writes": False}
     assert outcomes_of(specimens, **body) <= {"found", "harmless"}
-    verify = verification.verify
+    verify = checking.verify
 
     def lenient(*arguments: Any) -> Any:
         found = verify(*arguments)
         found.damage.clear()
         return found
 
-    monkeypatch.setattr(memory_store, "verify", lenient)
+    monkeypatch.setattr(checking, "verify", lenient)
     assert "missed" in outcomes_of(specimens, **body)
 
 
@@ -138,7 +138,7 @@ def test_an_interpreter_that_ends_is_a_failure(
             pass
         os.abort()
 
-    monkeypatch.setattr(memory_store, "verify", planted)
+    monkeypatch.setattr(checking, "verify", planted)
     monkeypatch.setattr(campaigns.in_fork, "__defaults__", (0.3, campaigns.MEMORY))
     flips = [next(drawn(specimens, store="tiny", label="free"))] * 2
     assert [outcome for outcome, _ in bits.run(specimens, flips)] == [what, what]

@@ -27,7 +27,7 @@ from typing import Any
 
 from bench.reliability import store_campaigns as campaigns
 from bench.reliability.store_model import Seen
-from bench.reliability.store_operations import OPERATIONS, Box, World
+from bench.reliability.store_operations import KEYS, OPERATIONS, Box, World
 from hashmem import MemoryStore
 from hashmem.store import checkpoint
 
@@ -133,7 +133,7 @@ class Episode:
             return MemoryStore(path, algorithm=algorithm, durability=durability)
 
         def opening_keyed(path: str | Path = folder) -> MemoryStore:
-            options: dict[str, Any] = {"namespace": "keyed", "key": b"key"}
+            options: dict[str, Any] = {"namespace": "keyed", "key": KEYS["keyed"]}
             return MemoryStore(path, algorithm=algorithm, durability=durability, **options)
 
         self.peer = Remote(lambda: Box(opening), [])

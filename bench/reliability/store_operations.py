@@ -20,6 +20,7 @@ from bench.reliability.store_model import Seen, View
 from hashmem import MemoryStore
 from hashmem.errors import RecordNotFound, StoreError
 from hashmem.store import Records
+from hashmem.store.repair import repair
 
 __all__ = ["OPERATIONS", "POOL", "Box", "Operation", "World"]
 
@@ -30,6 +31,7 @@ POOL = [
 SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None
 RELATIONS = ("imports", "calls")
 COLUMNS = ("summary", "size")
+KEYS = {"keyed": b"key"}  # of namespaces
 
 
 class Box:
@@ -316,6 +318,19 @@ def _expect_erase(world: World, seen: Seen) -> bool:
     return True
 
 
+def _do_repair(box: Box) -> list[str]:
+    box.store.commit()
+    found = repair(str(box.store.path), keys=KEYS).damage
+    box.store.refresh()
+    return found
+
+
+def _expect_repair(world: World, seen: Seen) -> list[str]:
+    """Nothing is damaged, so it does what compacting does."""
+    _expect_compact(world, seen)
+    return []
+
+
 # ------------------------------------------------------------------------------------ elsewhere
 
 
@@ -512,6 +527,14 @@ OPERATIONS = {
         _expect_sweep,
     ),
     "erase": Operation(1, _none, _do_erase, _expect_erase),
+    "repair": Operation(1, _none, _do_repair, _expect_repair),
+    "scrub": Operation(
+        1,
+        lambda r: [r.choice([None, 3, 0.5])],
+        lambda box, sample: box.store.scrub(sample=sample).damage,
+        lambda _, seen, sample: [],
+        True,
+    ),
     "copy_to": Operation(1, _none, _do_copy, _expect_elsewhere),
     "export and import": Operation(1, _none, _do_archive, _expect_elsewhere),
     "pickle": Operation(1, _none, _do_pickle, _expect_elsewhere),
