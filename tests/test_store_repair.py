@@ -705,3 +705,19 @@ def test_only_records_that_are_there_count_as_checked(tmp_path):
         store.put(CONTENTS[0])
         store.commit()
         assert store.verify().checked == store.scrub().checked == COUNT - 2
+
+
+def test_values_of_columns_stay_where_others_were_removed(tmp_path):
+    path = tmp_path / "store"
+    with MemoryStore(path) as store:
+        digests = store.put_many([b"one", b"two", b"three"])
+        store.write_column("size", digests, np.array([[1], [2], [3]]))
+        store.commit()
+        store.delete(bytes(digests[0]))  # a removal and a value in one pack
+        store.write_column("size", digests[1:2], np.array([[4]]))
+        store.commit()
+    found = repair(path)
+    assert found.ok
+    assert found.column_rows == 0
+    with MemoryStore(path) as store:
+        assert store.read_column("size")[1].ravel().tolist() == [4, 3]

@@ -390,7 +390,7 @@ class _Namespace:
                 relations = max(relations, int(self._integers(EDGES, number)[::2].max()) + 1)
         columns: dict[str, list[Any]] = {}
         for column, packs in self.packs.items():
-            sizes = {int(n) for pack in packs.values() for n in np.unique(pack.lengths)}
+            sizes = {int(n) for pack in packs.values() for n in np.unique(pack.lengths)} - {-1}
             if column >= FIRST_NAMED and len(sizes) == 1 and min(sizes) > 0:
                 columns[f"column {column}"] = [column, "|u1", sizes.pop()]
         names = [f"relation {i}" for i in range(min(relations, 1 << 16))]
@@ -566,21 +566,24 @@ class _Namespace:
         """Rows of a column and what they hold; and the rows whose newest item is damaged."""
         rows = [np.empty(0, np.int64)]
         values = [np.empty((0, size), np.uint8)]
-        sound = [np.empty(0, np.bool_)]
+        sound, held = [np.empty(0, np.bool_)], [np.empty(0, np.bool_)]
         for number, pack in self.packs.get(column, {}).items():
-            whole = self._is_array(column, number, pack, size)
-            body = self.salvage.get(body_key(self.number, column, number)) if whole else None
-            array = np.zeros((len(pack.rows), size), np.uint8) if body is None else (
-                np.frombuffer(body, np.uint8).reshape(-1, size)
-            )  # fmt: skip
+            there = pack.lengths >= 0  # others were removed
+            whole = (column, number) in self.sound and bool((pack.lengths[there] == size).all())
+            array = np.zeros((len(pack.rows), size), np.uint8)
+            if whole:
+                body = self.salvage.get(body_key(self.number, column, number))
+                array[there] = np.frombuffer(body or b"", np.uint8).reshape(-1, size)
             rows.append(pack.rows)
             values.append(array)
             sound.append(np.full(len(pack.rows), whole))
+            held.append(there)
         every = np.concatenate(rows)
         unique, from_the_end = np.unique(every[::-1], return_index=True)
         last = len(every) - 1 - from_the_end
-        good = np.concatenate(sound)[last]
-        return unique[good], np.concatenate(values)[last[good]], unique[~good]
+        good, there = np.concatenate(sound)[last], np.concatenate(held)[last]
+        kept = good & there
+        return unique[kept], np.concatenate(values)[last[kept]], unique[~good & there]
 
     def _read_column(self, name: str, number: int, size: int) -> None:
         rows, values, lost = self._latest(number, size)
