@@ -80,3 +80,18 @@ def test_any_bit_flipped_in_pages_of_trees_is_found_or_harmless(tmp_path):
 def test_too_few_bytes(size):
     with pytest.raises(CorruptStoreError):
         check(memoryview(bytes(size)))
+
+
+def test_where_the_first_commit_failed_the_file_is_as_new(tmp_path):
+    """LMDB then takes back the number of the second meta page, and leaves the rest in it."""
+    path = tmp_path / "a.mdb"
+    with lmdb.open(str(path), subdir=False, map_size=1 << 20):
+        fresh = path.read_bytes()
+    with lmdb.open(str(path), subdir=False, map_size=1 << 20) as environment:
+        with environment.begin(write=True) as transaction:
+            transaction.put(b"a", b"b")
+    first = path.read_bytes()
+    last, number = 4096 + 16 + 120, 4096 + 16 + 128
+    failed = first[:last] + fresh[last : number + 8] + first[number + 8 : 8192]
+    check(memoryview(failed))
+    assert list(tree_of(failed).scan(b"")) == []

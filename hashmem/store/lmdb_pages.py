@@ -242,8 +242,8 @@ def check(data: Bytes, *, whole: bool = False) -> None:
     found = metas(data)
     if len(found) < 2:
         raise CorruptStoreError("a meta page of the LMDB file is damaged")
-    old, new = sorted(found, key=lambda meta: meta.transaction)
-    if old.page_size != new.page_size or not _is_pair(data, found):
+    new = max(found, key=lambda meta: meta.transaction)  # the first, where both are of a new file
+    if found[0].page_size != found[1].page_size or not _is_pair(data, found):
         raise CorruptStoreError("the two meta pages of the LMDB file contradict each other")
     used = [_checked(data, new, new.main, whole), _checked(data, new, new.free, whole)]
     used.append(_free_pages(data, new))
