@@ -87,9 +87,11 @@ def test_where_the_first_commit_failed_the_file_is_as_new(tmp_path):
     path = tmp_path / "a.mdb"
     with lmdb.open(str(path), subdir=False, map_size=1 << 20):
         fresh = path.read_bytes()
-    with lmdb.open(str(path), subdir=False, map_size=1 << 20) as environment:
-        with environment.begin(write=True) as transaction:
-            transaction.put(b"a", b"b")
+    with (
+        lmdb.open(str(path), subdir=False, map_size=1 << 20) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.put(b"a", b"b")
     first = path.read_bytes()
     last, number = 4096 + 16 + 120, 4096 + 16 + 128
     failed = first[:last] + fresh[last : number + 8] + first[number + 8 : 8192]

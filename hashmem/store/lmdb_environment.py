@@ -152,7 +152,7 @@ class Environment:
         found = [meta for meta in metas(self.data()) if meta.transaction == transaction]
         now = self.begin_read()
         try:
-            return found[-1] if found and now.id() == transaction else None
+            return found[0] if found and now.id() == transaction else None
         finally:
             now.abort()
 
