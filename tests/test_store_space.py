@@ -818,3 +818,26 @@ def test_killed_at_each_step(tmp_path, step):
         assert holds(path, secret) == [step in STEPS[:2]]
         store.erase()
         assert holds(path, secret, kept) == [False, True]
+
+
+def test_what_a_power_cut_left_of_a_new_file_is_not_opened(tmp_path):
+    """Its meta page may name pages that never reached the disk, and LMDB would abort."""
+    path = tmp_path / "store"
+    with MemoryStore(path) as store:
+        digests = store.put_many([unlike(10_000) for _ in range(30)])
+    broken = bytearray((path / "000001.mdb").read_bytes())
+    broken[8192:] = bytes(len(broken) - 8192)
+    for name in ("000002.mdb", "000000.mdb"):
+        (path / name).write_bytes(broken)
+    (path / "ERASE").touch()
+    child = os.fork()
+    if child == 0:
+        try:
+            MemoryStore(path).close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not any((path / name).exists() for name in ("000000.mdb", "000002.mdb", "ERASE"))
+    with MemoryStore(path) as store:
+        assert store.contains(digests).all()

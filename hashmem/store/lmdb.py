@@ -155,10 +155,11 @@ class LmdbBackend(Backend):
         names = {f"{stem}.mdb" for stem in stems} - {current}
         for name in sorted(filter(_is_generation, names), key=lambda name: (len(name), name)):
             path = self._folder / name
-            if path.exists() and holds_commits(path):
+            was_in_use = len(name) < len(current) or (len(name) == len(current) and name < current)
+            if path.exists() and was_in_use and holds_commits(path):
                 overwrite_database(path, deadline)
-            elif path.exists():  # left by a rewrite that was interrupted: nobody reads it
-                overwrite(path)
+            elif path.exists():  # left by a rewrite that was interrupted: nobody reads it, and
+                overwrite(path)  # LMDB must not, as its pages may not have reached the disk
             _remove(self._folder, name)
         (self._folder / "ERASE").unlink(missing_ok=True)
         _sync(self._folder)

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hashmem.errors import StoreError
+from hashmem.errors import CorruptStoreError, StoreError
 from hashmem.store.lmdb_environment import Environment
+from hashmem.store.lmdb_pages import metas
 
 __all__ = ["overwrite", "overwrite_database"]
 
@@ -28,7 +29,11 @@ def overwrite_database(path: Path, deadline: float) -> None:
     Waits up to `deadline` (of `time.monotonic`) for snapshots, in any process. Then raises
     `StoreError` naming the processes: nothing is overwritten, and who reads reads on.
     """
-    environment = Environment.share(path, False, "full", checked=False)
+    try:
+        environment = Environment.share(path, False, "full", checked=not _is_empty(path))
+    except CorruptStoreError:  # LMDB must not walk it, and who reads it finds damage as it is
+        overwrite(path)
+        return
     try:
         last = _empty(environment.lmdb)
         quiet = 0
@@ -57,6 +62,13 @@ def overwrite(path: Path, start: int = 0) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether the newest commit holds nothing: then the rest may be overwritten in part."""
+    with open(path, "rb") as file:
+        found = metas(memoryview(file.read(1 << 17)))
+    return bool(found) and max(found, key=lambda meta: meta.transaction).main.entries == 0
 
 
 def _empty(lmdb: Any) -> int:
