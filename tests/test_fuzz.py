@@ -132,6 +132,26 @@ def test_a_table_that_takes_another_value_is_a_failure(native: ModuleType) -> No
         Block(0, plant(native, "open_insert", open_insert), compared=1.0, only=("open",)).run()
 
 
+def test_another_row_is_a_failure(native: ModuleType) -> None:
+    def rows_find(*arguments: Any) -> None:
+        native.rows_find(*arguments)
+        arguments[7][:1] = bytes([arguments[7][0] ^ 1]) if len(arguments[7]) else b""
+
+    with pytest.raises(Failure, match="rows_find"):
+        Block(0, plant(native, "rows_find", rows_find), compared=1.0, only=("rows",)).run()
+
+
+def test_rows_that_should_be_refused_are_a_failure(native: ModuleType) -> None:
+    def rows_lookup(*arguments: Any) -> Any:
+        table = list(arguments)
+        if len(table) == 6 and isinstance(table[5], int) and table[5] > 0:
+            table[5] = min(table[5], len(table[2]) // 64)
+        return native.rows_lookup(*table)
+
+    with pytest.raises(Failure, match="must refuse: argument 5"):
+        Block(0, plant(native, "rows_lookup", rows_lookup), only=("rows_lookup",)).run()
+
+
 def test_a_lookup_that_cannot_be_closed_is_a_failure(native: ModuleType) -> None:
     def chain_lookup(*arguments: Any) -> Any:
         look, _ = native.chain_lookup(*arguments)

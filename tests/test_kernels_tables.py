@@ -27,7 +27,7 @@ def native() -> ModuleType:
     return _native
 
 
-HEADERS = {"open": 8, "chain": 16}  # bytes of an entry before its digest
+HEADERS = {"open": 8, "chain": 16, "rows": 0}  # bytes of an entry before its digest
 
 
 class State:
@@ -38,7 +38,7 @@ class State:
         self.header = HEADERS[prefix]
         self.entries = np.zeros((capacity, self.header + -(-width // 8) * 8), np.uint8)
         self.keys = expand_keys(1)
-        if prefix == "open":
+        if prefix != "chain":
             self.index = np.zeros((capacity // 9 + 1, 64), np.uint8)
         else:
             self.index = np.zeros(capacity // 2 + 1, np.uint64)
@@ -178,7 +178,7 @@ def test_entry_indexes_beyond_32_bits(prefix: str, module_name: str) -> None:
     assert out.tolist() == [-1] * 100 + list(range(100, 900))
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("prefix", [*PREFIXES, "rows"])
 def test_sizes_that_lie(native: ModuleType, prefix: str) -> None:
     width, n = 16, 10
     batch = np.arange(n * width, dtype=np.uint8).reshape(n, width)
@@ -192,6 +192,8 @@ def test_sizes_that_lie(native: ModuleType, prefix: str) -> None:
         "move": [out[:2], out[2:4]],
         "lookup": [],
     }
+    if prefix == "rows":
+        calls = {name: calls[name] for name in ("find", "build", "lookup")}
 
     def arguments(name: str) -> list[Any]:
         s = State(prefix, width, 50)
@@ -237,7 +239,7 @@ def test_a_damaged_index_is_never_followed_out_of_bounds(native: ModuleType) -> 
     """Random bytes as an index: answers may be wrong, but no kernel leaves its buffers."""
     rng = np.random.default_rng(11)
     batch = rng.integers(0, 256, (500, 16), dtype=np.uint8)
-    for prefix in PREFIXES:
+    for prefix in (*PREFIXES, "rows"):
         for _ in range(20):
             state = State(prefix, 16, 100)
             state.count = 60
@@ -253,6 +255,9 @@ def test_a_damaged_index_is_never_followed_out_of_bounds(native: ModuleType) -> 
             look, _ = state.call(native, "lookup")
             assert all(isinstance(look(row.tobytes()), int | None) for row in batch)
             del look, _
+            if prefix == "rows":
+                state.call(native, "build", LIMIT)
+                continue
             state.call(native, "insert", 90, LIMIT, batch, out, flags, False)
             state.call(native, "delete", batch, flags, out)
             state.call(native, "move", rng.integers(-5, 200, 50), rng.integers(-5, 200, 50))
@@ -307,14 +312,19 @@ def test_a_dangling_link_never_becomes_a_circle(module_name: str) -> None:
 
 
 @pytest.mark.parametrize("module_name", kernels.available)
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("prefix", [*PREFIXES, "rows"])
 def test_a_lookup_answers_until_it_is_closed(prefix: str, module_name: str) -> None:
     module = getattr(kernels, "_native") if module_name == "native" else reference  # noqa: B009
     state = State(prefix, 8, 40)
     batch = np.random.default_rng(1).integers(0, 256, (30, 8), dtype=np.uint8)
-    insert(state, module, batch[:20], np.arange(20) - 1)
+    if prefix == "rows":
+        state.count, state.digests[:20], first = 20, batch[:20], 0
+        assert state.call(module, "build", LIMIT) == 20
+    else:
+        insert(state, module, batch[:20], np.arange(20) - 1)
+        first = -1
     look, close = state.call(module, "lookup")
-    assert [look(row.tobytes()) for row in batch] == [*range(-1, 19)] + [None] * 10
+    assert [look(row.tobytes()) for row in batch] == [*range(first, first + 20)] + [None] * 10
     with pytest.raises(ValueError, match="8 bytes"):
         look(b"short")
     for wrong in ("12345678", bytearray(8), None):
@@ -345,3 +355,100 @@ def test_entries_give_way_until_every_slot_is_taken(module_name: str) -> None:
         holes = np.zeros(done, np.int64)
         assert state.call(module, "delete", batch[:done], new[:done], holes) == done
         assert not state.index.any()
+
+
+# Digests alone, which nothing writes.
+
+
+def rows_of(digests: np.ndarray, hashed: int, behind: int = 0) -> State:
+    """Distinct digests (n, width) of which the last `behind` are not in use, without an index."""
+    n, width = digests.shape
+    state = State("rows", width, n, hashed)
+    state.digests[:] = digests
+    state.count = n - behind
+    state.entries.flags.writeable = False
+    return state
+
+
+def check_rows(state: State, modules: list[ModuleType], queries: np.ndarray) -> None:
+    """Every kernel answers the rows that a dict answers, to all of `queries` and to each."""
+    at = {digest.tobytes(): row for row, digest in enumerate(state.digests[: state.count])}
+    expected = [at.get(query.tobytes()) for query in queries]
+    for module in modules:
+        out = np.zeros(len(queries), np.int64)
+        assert state.call(module, "find", queries, out, -7) is None
+        assert out.tolist() == [-7 if row is None else row for row in expected]
+        look, close = state.call(module, "lookup")
+        assert [look(query.tobytes()) for query in queries[:50]] == expected[:50]
+        close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), width=st.integers(8, 64), whole=st.booleans())
+def test_native_finds_rows_as_reference_does(
+    native: ModuleType, data: st.DataObject, width: int, whole: bool
+) -> None:
+    pool = np.unique(data.draw(digest_pools(width, size=200)), axis=0)
+    hashed, behind = width if whole else 8, data.draw(st.integers(0, len(pool)))
+    near = pool.copy()
+    near[:, -1] ^= 1  # agree in the first 8 bytes, where there are more
+    queries = np.ascontiguousarray(np.concatenate([pool, near])[::-1])
+    for building in (native, reference):
+        state = rows_of(pool, hashed, behind)
+        placed = state.call(building, "build", LIMIT)
+        if placed < state.count:  # more of one hash than two buckets hold
+            starts = np.unique(pool[: state.count, :hashed], axis=0, return_counts=True)[1]
+            assert starts.max() > 24
+            assert placed >= 24
+        state.count = placed
+        check_rows(state, [native, reference], queries)
+
+
+@pytest.mark.parametrize("module_name", kernels.available)
+@pytest.mark.parametrize(("hashed", "n"), [(8, 24), (16, 500)])
+def test_rows_whose_digests_begin_alike(module_name: str, hashed: int, n: int) -> None:
+    module = getattr(kernels, "_native") if module_name == "native" else reference  # noqa: B009
+    digests = np.zeros((2 * n, 16), np.uint8)
+    digests[:, 14:] = np.arange(2 * n, dtype=">u2")[:, None].view(np.uint8)
+    state = rows_of(digests[:n], hashed)
+    assert state.call(module, "build", LIMIT) == n
+    check_rows(state, [module], digests)
+    assert rows_of(digests, 8).call(module, "build", LIMIT) == 24  # of one hash in two buckets
+
+
+@pytest.mark.parametrize("module_name", kernels.available)
+def test_rows_of_an_empty_table(module_name: str) -> None:
+    module = getattr(kernels, "_native") if module_name == "native" else reference  # noqa: B009
+    state = rows_of(np.zeros((0, 16), np.uint8), 8)
+    assert state.call(module, "build", LIMIT) == 0
+    check_rows(state, [module], np.arange(48, dtype=np.uint8).reshape(3, 16))
+
+
+def test_rows_refuse_what_is_not_aligned_and_what_overlaps(native: ModuleType) -> None:
+    rng = np.random.default_rng(3)
+    state = rows_of(rng.integers(0, 256, (100, 16), np.uint8), 8)
+    queries, out = rng.integers(0, 256, (20, 16), np.uint8), np.zeros(20, np.int64)
+    calls: dict[str, list[Any]] = {"find": [queries, out, -1], "build": [LIMIT], "lookup": []}
+    for name, rest in calls.items():
+        for place in range(3):
+            arguments = [*state.arguments, *rest]
+            size = arguments[place].nbytes
+            arguments[place] = np.frombuffer(bytearray(size + 1), np.uint8, offset=1)
+            with pytest.raises(ValueError, match="must begin at a multiple of 8"):
+                getattr(native, f"rows_{name}")(*arguments)
+    for read in (state.index, state.keys, queries):
+        arguments = [*state.arguments, *calls["find"]]
+        arguments[7] = read.reshape(-1).view(np.int64)[:20]
+        with pytest.raises(ValueError, match="overlap"):
+            native.rows_find(*arguments)
+    entries = np.zeros(100 * 16, np.uint8)
+    arguments = [state.index, state.keys, entries, *state.arguments[3:], queries]
+    with pytest.raises(ValueError, match="overlap"):
+        native.rows_find(*arguments, entries.view(np.int64)[:20], -1)
+    arguments[0] = entries[:768]
+    with pytest.raises(ValueError, match="overlap"):
+        native.rows_build(*arguments[:6], LIMIT)
+    with pytest.raises(ValueError, match="do not hold that many"):
+        native.rows_build(state.index[:8], *state.arguments[1:], LIMIT)
+    assert not state.index.any()
+    assert not entries.any()

@@ -15,7 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.reliability import frozen_calls, generators, skip_calls, table_calls  # noqa: F401
+from bench.reliability import (
+    frozen_calls,  # noqa: F401
+    generators,
+    rows_calls,  # noqa: F401
+    skip_calls,  # noqa: F401
+    table_calls,
+)
 from bench.reliability.buffers import Guarded, Separate
 from bench.reliability.calls import REFUSALS, Call, Damage
 from bench.reliability.draw import Draw

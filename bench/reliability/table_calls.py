@@ -33,6 +33,22 @@ PREFIXES = tuple(HEADERS)
 NO_DIGESTS = (b"", b"12345678", "12345678", bytearray(16), memoryview(bytes(8)), None, 7, b"1" * 64)
 
 
+def damage_bucket(draw: Draw, index: memoryview, entry: Callable[[], int]) -> None:
+    """Damage one bucket of an index of open addressing; `entry` draws what a slot may lead to."""
+    at, other = (LINE * draw.below(len(index) // LINE) for _ in range(2))
+    slot, how = draw.below(SLOTS), draw.below(5)
+    if how == 0:  # its tag
+        index[at + slot] = draw.below(256)
+    elif how == 1:
+        index[at + AWAY] = draw.of((0, 1, 2, 254, 255))
+    elif how == 2:  # who is away, and who beyond 32 bits
+        index[at + AWAY + 1 : at + INDEXES] = draw.noise(3)
+    elif how == 3:
+        struct.pack_into("<I", index, at + INDEXES + 4 * slot, entry())
+    else:
+        index[at : at + LINE] = bytes(index[other : other + LINE])
+
+
 class Table:
     """A table as kernels see it, in buffers of its own, and the digests that may come to it."""
 
@@ -106,7 +122,7 @@ class Table:
         if draw.chance(0.5):
             return
         if self.prefix == "open":
-            self._damage_bucket()
+            damage_bucket(draw, self.index, self._entry)
         elif draw.chance(0.5):
             self._damage_link(self.index, 8 * draw.below(len(self.index) // 8))
         else:
@@ -115,21 +131,6 @@ class Table:
     def _entry(self) -> int:
         draw, count = self.draw, self.count
         return draw.of((draw.below(count + 1), count - 1, count, self.capacity)) & 0xFFFFFFFF
-
-    def _damage_bucket(self) -> None:
-        draw, index = self.draw, self.index
-        at, other = (LINE * draw.below(len(index) // LINE) for _ in range(2))
-        slot, how = draw.below(SLOTS), draw.below(5)
-        if how == 0:  # its tag
-            index[at + slot] = draw.below(256)
-        elif how == 1:
-            index[at + AWAY] = draw.of((0, 1, 2, 254, 255))
-        elif how == 2:  # who is away, and who beyond 32 bits
-            index[at + AWAY + 1 : at + INDEXES] = draw.noise(3)
-        elif how == 3:
-            struct.pack_into("<I", index, at + INDEXES + 4 * slot, self._entry())
-        else:
-            index[at : at + LINE] = bytes(index[other : other + LINE])
 
     def _damage_link(self, buffer: memoryview, at: int) -> None:
         """Lead a link to another entry, into a circle perhaps."""
@@ -211,14 +212,11 @@ def _outcome(look: Callable[[Any], int | None], digest: Any) -> Any:
         return type(error).__name__
 
 
-def _lookup(scene: TableScene, prefix: str) -> Call:
-    """A lookup that is asked and closed, or stays while the table changes under it."""
-    table, draw = scene.tables[prefix].take(scene.sound), scene.draw
-    asked = table.some(5)
-    width = table.width
-    digests: list[Any] = [bytes(asked[at : at + width]) for at in range(0, 5 * width, width)]
-    digests.append(draw.of(NO_DIGESTS))
-    held = scene.kept.setdefault(f"{prefix} lookups", [])
+def asked_and_closed(
+    scene: Scene, prefix: str, width: int, digests: list[Any]
+) -> dict[str, Callable[..., Any]]:
+    """What becomes of a lookup: it is asked and closed, or stays while its table changes."""
+    draw, held = scene.draw, scene.kept.setdefault(f"{prefix} lookups", [])
 
     def shown(answer: Any, outs: list[Any]) -> Any:
         look, _ = answer
@@ -242,7 +240,16 @@ def _lookup(scene: TableScene, prefix: str) -> Call:
                 _outcome(look, draw.noise(size))
             _outcome(look, digests[0])
 
-    return _call(table, "lookup", [], (), shown=shown, then=used)
+    return {"shown": shown, "then": used}
+
+
+def _lookup(scene: TableScene, prefix: str) -> Call:
+    table, draw = scene.tables[prefix].take(scene.sound), scene.draw
+    asked = table.some(5)
+    width = table.width
+    digests: list[Any] = [bytes(asked[at : at + width]) for at in range(0, 5 * width, width)]
+    digests.append(draw.of(NO_DIGESTS))
+    return _call(table, "lookup", [], (), **asked_and_closed(scene, prefix, width, digests))
 
 
 # Changes.
