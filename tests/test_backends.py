@@ -299,3 +299,18 @@ def test_a_commit_made_while_a_file_is_looked_through_is_no_damage(folder, monke
     with closing(LmdbBackend(folder)) as backend:
         assert contents(backend) == EXPECTED
     assert len(calls) > 1
+
+
+def test_a_file_that_was_removed_takes_no_commits(folder):
+    """They would be gone with it once it is closed."""
+    with closing(LmdbBackend(folder)) as backend:
+        os.rename(folder / "000001.mdb", folder / "kept")
+        with (
+            pytest.raises(StoreFormatError, match="removed or replaced.*copy_to"),
+            backend.write() as transaction,
+        ):
+            transaction.put(b"new", b"1")
+        assert contents(backend) == EXPECTED
+        os.rename(folder / "kept", folder / "000001.mdb")
+        fill(backend, {b"new": b"1"})
+        assert backend.nbytes > 0

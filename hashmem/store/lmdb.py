@@ -263,7 +263,7 @@ class LmdbBackend(Backend):
 
     @property
     def nbytes(self) -> int:
-        return os.stat(self._folder / self._follow().name).st_size
+        return len(self._follow().data())
 
     @property
     def snapshots(self) -> int:
@@ -278,6 +278,7 @@ class LmdbBackend(Backend):
             environment = self._follow()
             environment.lmdb.reader_check()
             environment.data()  # raises where the file was cut off, as LMDB would touch it
+            environment.expect_in_place()
             raw = environment.lmdb.begin(write=True, buffers=True)
             try:
                 number = raw.id() - 1

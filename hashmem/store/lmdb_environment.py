@@ -109,6 +109,18 @@ class Environment:
                     self.map = mapped
         return memoryview(self.map)
 
+    def expect_in_place(self) -> None:
+        """Raise `StoreFormatError` where the file has no longer its name: commits would be lost."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != self.identity:
+            raise StoreFormatError(
+                f"{self.path} was removed or replaced while it was open: what is committed can "
+                "still be read here; copy_to() another path before this store is closed"
+            )
+
     @classmethod
     def share(
         cls, path: Path, readonly: bool, durability: str, checked: bool = True
