@@ -190,7 +190,7 @@ def _retrieval(found: dict[str, Any]) -> str:
 def render(results: list[dict[str, Any]]) -> str:
     """Return the page for results as read from JSON."""
     retrieval = [result for result in results if "recall" in result]
-    results = [result for result in results if "rows" in result]
+    results = [result for result in results if isinstance(result.get("rows"), list)]
     lost = [line for result in results for line in losses(result)]
     parts = [
         INTRODUCTION,

@@ -263,7 +263,7 @@ class LmdbBackend(Backend):
 
     @property
     def nbytes(self) -> int:
-        return len(self._follow().data())
+        return self._follow().nbytes
 
     @property
     def snapshots(self) -> int:

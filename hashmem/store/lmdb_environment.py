@@ -109,6 +109,11 @@ class Environment:
                     self.map = mapped
         return memoryview(self.map)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the file now."""
+        return os.fstat(self._file).st_size
+
     def expect_in_place(self) -> None:
         """Raise `StoreFormatError` where the file has no longer its name: commits would be lost."""
         try:
