@@ -1,5 +1,6 @@
 """The backends that come with hashmem keep the contract; and what is LMDB's own."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,7 +10,8 @@ from contextlib import closing, contextmanager
 import lmdb
 import pytest
 
-from hashmem.errors import StoreClosedError, StoreError, StoreFormatError
+from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFormatError
+from hashmem.store import lmdb_environment
 from hashmem.store.backend import Backend
 from hashmem.store.lmdb import LmdbBackend
 from hashmem.store.lmdb_environment import MAX_READERS, SPARE_READERS, Environment
@@ -314,3 +316,22 @@ def test_a_file_that_was_removed_takes_no_commits(folder):
         os.rename(folder / "kept", folder / "000001.mdb")
         fill(backend, {b"new": b"1"})
         assert backend.nbytes > 0
+
+
+def test_commits_that_always_come_in_between_are_no_damage(folder, monkeypatch):
+    """Opening beside a busy writer: it is kept out at last."""
+    real, calls = lmdb_environment.check, []
+
+    def disturbed(data, **options):
+        calls.append(None)
+        with open(folder / "LOCK", "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # whoever looks keeps writers out
+                return real(data, **options)
+        raise CorruptStoreError("half of it is of another commit")
+
+    monkeypatch.setattr(lmdb_environment, "check", disturbed)
+    with closing(LmdbBackend(folder)) as backend:
+        assert contents(backend) == EXPECTED
+    assert len(calls) >= 2

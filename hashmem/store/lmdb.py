@@ -29,9 +29,11 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 
@@ -55,6 +57,8 @@ FORMAT = 2  # version of everything inside the folder; docs/format.md
 QUARANTINE = "quarantine"  # a folder there, of what repairs found damaged
 
 
+PATIENCE = 100  # times 10 ms to wait for a writer, when a file is to be looked through
+T = TypeVar("T")
 LEFT = b"m"  # a key that says that another generation has taken this one's place
 
 
@@ -198,7 +202,9 @@ class LmdbBackend(Backend):
             return held
         for _ in range(100):
             try:
-                fresh = Environment.share(self._folder / name, self.readonly, self.durability)
+                fresh = self._undisturbed(
+                    partial(Environment.share, self._folder / name, self.readonly, self.durability)
+                )
                 break
             except FileNotFoundError:  # a rewrite took it away in between
                 name = self._current()
@@ -302,7 +308,27 @@ class LmdbBackend(Backend):
 
     def check(self) -> None:
         with _explained(f"cannot check {self.path}"):
-            self._follow().check(whole=True)
+            self._undisturbed(partial(self._follow().check, whole=True))
+
+    def _undisturbed(self, look: Callable[[], T]) -> T:
+        """Look through a file; where damage is found, once more without anybody who writes.
+
+        Commits that come in between again and again look like damage.
+        """
+        try:
+            return look()
+        except CorruptStoreError as error:
+            for _ in range(PATIENCE):
+                with ExitStack() as stack:
+                    try:
+                        stack.enter_context(self._lock(wait=False))
+                    except BlockingIOError:
+                        time.sleep(0.01)
+                        continue
+                    except OSError:  # no right to lock
+                        raise error from None
+                    return look()
+            raise
 
     @contextmanager
     def rewrite(
