@@ -85,6 +85,8 @@ class Column:
         return parse(value, self.number)
 
     def body(self, reader: Reader, number: int) -> memoryview:
+        if number < 0:
+            raise CorruptStoreError(f"where an item of column {self.number} lies is damaged")
         value = reader.get(body_key(self.namespace, self.number, number))
         if value is None:
             raise CorruptStoreError(f"the body of pack {number}, column {self.number}, is gone")

@@ -89,6 +89,8 @@ class Catalogue:
         """
         stored = _unpack(reader, b"h", "the store's header", _HEADER)
         if stored is None:
+            if next(reader.keys(b""), None) is not None:
+                raise CorruptStoreError("the store's header is gone, and there is more in it")
             return cls()
         version = stored.get("format")
         if not isinstance(version, int) or version > FORMAT:

@@ -46,6 +46,7 @@ from hashmem.store.lmdb_environment import (
     LmdbSnapshot,
     LmdbTransaction,
     Rewriting,
+    commit_numbered,
     open_file,
 )
 from hashmem.store.lmdb_erase import overwrite, overwrite_database
@@ -292,12 +293,16 @@ class LmdbBackend(Backend):
                 if meta is None:
                     raise CorruptStoreError(f"{self.path}: its meta pages are damaged")
                 tree = Tree(environment.data(), meta)
-                yield LmdbTransaction(raw, (environment.generation, number), tree)
+                transaction = LmdbTransaction(raw, (environment.generation, number), tree)
+                yield transaction
             except BaseException:
                 raw.abort()
                 raise
             try:
-                raw.commit()
+                if transaction.has_changes:
+                    commit_numbered(raw)
+                else:
+                    raw.abort()
             except BaseException:
                 environment.reopen()  # LMDB refuses to go on where it could not write a meta page
                 raise
@@ -345,8 +350,9 @@ class LmdbBackend(Backend):
                 LmdbSnapshot(old) as source,
             ):
                 yield source, transaction
-            with old.lmdb.begin(write=True) as raw:  # whoever has it open still learns of it
-                raw.put(LEFT, b"")
+            raw = old.lmdb.begin(write=True)  # whoever has it open still learns of it
+            raw.put(LEFT, b"")
+            commit_numbered(raw)
             self._follow()
             if erase:
                 self._erase(time.monotonic() + timeout)

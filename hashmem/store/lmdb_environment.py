@@ -8,6 +8,7 @@ inherited and opens its own. Reading through a snapshot of the parent's is an er
 import errno
 import mmap
 import os
+import sys
 import threading
 import weakref
 from bisect import insort
@@ -20,11 +21,11 @@ import lmdb
 
 from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Snapshot, Transaction, Version
-from hashmem.store.lmdb_pages import TRIES, Extent, Meta, Tree, check, check_length, metas
+from hashmem.store.lmdb_pages import NUMBER, TRIES, Extent, Meta, Tree, check, check_length, metas
 
 __all__ = [
     "DURABILITY", "MAX_READERS", "SPARE_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction",
-    "Rewriting", "open_file",
+    "Rewriting", "commit_numbered", "open_file",
 ]  # fmt: skip
 
 MAP_SIZE = 1 << 40  # 1 TiB of addresses, no memory: growing a map under a live view kills
@@ -260,7 +261,7 @@ class LmdbSnapshot(Snapshot):
         return self._pages().scan(prefix, start)
 
     def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
-        return (key for key, _ in self._pages().scan(prefix, start))
+        return (key for key, _ in self._pages().scan(prefix, start) if key != NUMBER)
 
     def close(self) -> None:
         if self._raw is not None and self.environment is not None:
@@ -295,7 +296,8 @@ class LmdbTransaction(Transaction):
         return value
 
     def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
-        found = [key for key, _ in self._tree.scan(prefix, start) if key not in self._changed]
+        hidden = {NUMBER, *self._changed}
+        found = [key for key, _ in self._tree.scan(prefix, start) if key not in hidden]
         for key, there in self._changed.items():
             if there and key.startswith(prefix) and key >= start:
                 insort(found, key)
@@ -307,6 +309,10 @@ class LmdbTransaction(Transaction):
             self._raw.delete(key)
         self._raw.put(key, value)
         self._changed[key] = True
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._changed)
 
     def delete(self, key: bytes) -> None:
         self._tree.find(key)
@@ -331,14 +337,15 @@ class Rewriting(LmdbTransaction):
         with self._raw.cursor() as cursor:
             found = cursor.set_range(max(prefix, start))
             while found and bytes(cursor.key()).startswith(prefix):
-                yield bytes(cursor.key())
+                if bytes(cursor.key()) != NUMBER:
+                    yield bytes(cursor.key())
                 found = cursor.next()
 
     def put(self, key: bytes, value: bytes) -> None:
         self._raw.put(key, value)
         self._uncommitted += len(value)
         if self._uncommitted >= REWRITTEN:
-            self._raw.commit()
+            commit_numbered(self._raw)
             self._raw = self._lmdb.begin(write=True, buffers=True)
             self._uncommitted = 0
 
@@ -347,11 +354,17 @@ class Rewriting(LmdbTransaction):
 
     def commit(self) -> None:
         """Commit the rest and sync all of it."""
-        self._raw.commit()
+        commit_numbered(self._raw)
         self._lmdb.sync(True)
 
     def abort(self) -> None:
         self._raw.abort()
+
+
+def commit_numbered(raw: Any) -> None:
+    """Commit what LMDB was told, with the number of the commit, which meta pages can be held to."""
+    raw.put(NUMBER, raw.id().to_bytes(8, sys.byteorder))
+    raw.commit()
 
 
 def _value(tree: Tree, key: bytes) -> memoryview | None:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from hashmem.errors import CorruptStoreError, StoreFormatError
 
-__all__ = ["Extent", "Meta", "Tree", "check", "check_length", "holds_commits", "metas"]
+__all__ = ["NUMBER", "Extent", "Meta", "Tree", "check", "check_length", "holds_commits", "metas"]
 
 _PAGE = struct.Struct("=QHHHH")
 _META = struct.Struct("=IIQQ" + "IHHQQQQQ" * 2 + "QQ")
@@ -49,6 +49,7 @@ BIG = 1  # flag of a node: its value lies in pages of its own
 FREE_FLAGS = (
     0x4008  # of the free database: keys are integers; the file lies in no folder of its own
 )
+NUMBER = b"\0t"  # a key whose value is the number of the commit that wrote it last, u64
 NONE = 2**64 - 1  # the root of an empty database
 DEEPEST = 32  # levels of a tree
 TRIES = 20  # a writer elsewhere may reuse pages while they are looked through
@@ -249,6 +250,18 @@ def check(data: Bytes, *, whole: bool = False) -> None:
     used.append(_free_pages(data, new))
     starts = np.concatenate([pages[0] for pages in used])
     counts = np.concatenate([pages[1] for pages in used])
+    number = _number_in(data, new)
+    if number not in (None, new.transaction):
+        raise CorruptStoreError(
+            f"the newest meta page says that it is of commit {new.transaction}, and its tree that "
+            f"it is of {number}"
+        )
+    old = min(found, key=lambda meta: meta.transaction)
+    if whole and _number_in(data, old) == new.transaction + 1:
+        raise CorruptStoreError(
+            f"commit {new.transaction + 1} is in the file, and its meta page does not say so: a "
+            "commit that failed, or a meta page that is damaged"
+        )
     order = np.argsort(starts)
     ends = starts[order] + counts[order]
     expected = np.append(np.int64(2), ends)
@@ -257,6 +270,17 @@ def check(data: Bytes, *, whole: bool = False) -> None:
             "the LMDB file does not account for each of its pages once: its trees or its list of "
             "free pages are damaged"
         )
+
+
+def _number_in(data: Bytes, meta: Meta) -> int | None:
+    """The number of the commit that wrote a tree, as it says itself; None where it does not."""
+    try:
+        found = Tree(data, meta).find(NUMBER)
+    except CorruptStoreError:
+        return None  # of an older commit, whose pages may have been used again
+    if found is None or found.size != _NUMBER.size:
+        return None
+    return int(_NUMBER.unpack_from(data, found.start)[0])
 
 
 def _is_pair(data: Bytes, found: list[Meta]) -> bool:
