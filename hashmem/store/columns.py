@@ -202,7 +202,8 @@ class Column:
         index, body = build(self.number, rows, lengths, items, part, parts)
         transaction.put(index_key(self.namespace, self.number, number), index)
         transaction.put(body_key(self.namespace, self.number, number), body)
-        return Written(number, parse(memoryview(index), self.number))
+        sizes = np.full(len(rows), lengths, np.int64) if isinstance(lengths, int) else lengths
+        return Written(number, Pack(rows, sizes, len(body), 0, part, parts))
 
     def delete_pack(self, transaction: Transaction, number: int) -> None:
         transaction.delete(index_key(self.namespace, self.number, number))
@@ -220,9 +221,10 @@ class Column:
         rows, lengths, bodies = [], [], []
         for number in run:
             try:
-                body = self.sound_body(transaction, number)
-                pack = self.index(transaction, number)
+                pack, body = self.index(transaction, number), self.body(transaction, number)
             except CorruptStoreError:
+                return [], []
+            if not pack.is_sound(body):
                 return [], []
             rows.append(pack.rows)
             lengths.append(pack.lengths)

@@ -6,7 +6,6 @@ touches disappear together with their digests. Nothing here needs a namespace's 
 
 import os
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +105,7 @@ class Copy:
                 at = np.arange(first, first + len(digests))
                 self.write_array(state.digests_column, at, digests)
                 self.next_row += len(digests)
-        info = deepcopy(state.info)
+        info = state.info.copy()
         info.next_pack, info.checkpoint, info.packs = self.next_pack, name, self.info.packs
         info.write(self.transaction, state.namespace)
 

@@ -51,6 +51,7 @@ class Handle:
             raise ValueError("a namespace has plain digests or a key, not both")
         check_name("namespace", namespace)
         self._lock = threading.RLock()
+        self._upgraded = 0  # generation, whose header names the version that is written
         self._turns = 0  # that the thread which has the lock is in
         self._group = Group()
         self._backend = backend or _open_backend(path, readonly, durability)
@@ -200,9 +201,11 @@ class Handle:
             if not state.is_pending:
                 state.forget_repeated()
                 return
-            Catalogue.upgrade(transaction)
+            if self._upgraded != transaction.version[0]:
+                Catalogue.upgrade(transaction)
             plan = state.write(transaction)
         generation, commit = transaction.version
+        self._upgraded = generation
         self._version = NEVER  # if what follows is interrupted, all is read anew
         state.apply(plan)
         self._version = self._seen = (generation, commit + 1)
@@ -230,7 +233,7 @@ class Handle:
 
     def _rewrite_if_wasteful(self) -> None:
         """Compact, where deletions and rewriting have left far more behind than is needed."""
-        if not self._state.is_wasteful(self._backend.nbytes):
+        if not (self._state.has_removed_many and self._state.is_wasteful(self._backend.nbytes)):
             return
         with self._backend.snapshot() as reader:
             if len(Catalogue.read(reader).namespaces) > 1:

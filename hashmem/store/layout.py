@@ -10,7 +10,7 @@ Keys sort by kind, then namespace, column and number, all big-endian:
 
 import struct
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
@@ -116,7 +116,7 @@ class Catalogue:
 
     def write(self, transaction: Transaction) -> None:
         self.format = FORMAT
-        transaction.put(b"h", _sealed(asdict(self)))
+        transaction.put(b"h", _sealed(vars(self)))
 
 
 @dataclass
@@ -144,6 +144,17 @@ class Info:
         if problem:
             raise CorruptStoreError(f"a namespace's record contradicts itself: {problem}")
         return found
+
+    def copy(self) -> "Info":
+        """Return one that can be changed by itself."""
+        return Info(
+            **vars(self)
+            | {
+                "relations": list(self.relations),
+                "columns": dict(self.columns),
+                "packs": {column: list(count) for column, count in self.packs.items()},
+            }
+        )
 
     def count(self, column: int, fresh: Iterable[int], gone: Iterable[int]) -> None:
         """Take note of packs of a column that were written and that went."""
@@ -176,7 +187,7 @@ class Info:
         return ""
 
     def write(self, transaction: Transaction, namespace: int) -> None:
-        transaction.put(_NAMESPACE.pack(b"n", namespace), _sealed(asdict(self)))
+        transaction.put(_NAMESPACE.pack(b"n", namespace), _sealed(vars(self)))
 
 
 _HEADER = {"format": int, "namespaces": dict, "next_namespace": int}

@@ -286,11 +286,13 @@ class LmdbTransaction(Transaction):
         self._raw = raw
         self._tree = tree
         self._changed: dict[bytes, bool] = {}  # key → whether it is there now
+        self._sound: set[bytes] = set()  # keys whose values were looked at
         self.version = version
 
     def get(self, key: bytes) -> memoryview | None:
         there = self._changed.get(key)
         if there is None:
+            self._sound.add(key)
             return _value(self._tree, key)
         value: memoryview | None = self._raw.get(key) if there else None
         return value
@@ -304,7 +306,6 @@ class LmdbTransaction(Transaction):
         return iter(found)
 
     def put(self, key: bytes, value: bytes) -> None:
-        self._tree.find(key)  # raises where the pages are damaged that LMDB is about to free
         if self._changed.get(key):  # or a shorter value keeps the pages of a longer one
             self._raw.delete(key)
         self._raw.put(key, value)
@@ -315,7 +316,8 @@ class LmdbTransaction(Transaction):
         return bool(self._changed)
 
     def delete(self, key: bytes) -> None:
-        self._tree.find(key)
+        if key not in self._sound:
+            self._tree.find(key)  # raises where the pages are damaged that LMDB is about to free
         self._raw.delete(key)
         self._changed[key] = False
 

@@ -115,6 +115,7 @@ class Tree:
     def __init__(self, data: Bytes, meta: Meta) -> None:
         self.data = data
         self._size, self._last, self._root = meta.page_size, meta.last, meta.main.root
+        self._pages: dict[int, Page] = {}  # that keys were sought in
 
     def find(self, key: bytes) -> Extent | None:
         """Return where the value under `key` lies, None where there is none. O(log n)."""
@@ -122,7 +123,9 @@ class Tree:
         if number == NONE:
             return None
         for _ in range(DEEPEST):
-            page = Page(self.data, number, self._size, self._last)
+            page = self._pages.get(number)
+            if page is None:
+                page = self._pages[number] = Page(self.data, number, self._size, self._last)
             low, high = (1, len(page.nodes)) if page.is_branch else (0, len(page.nodes))
             while low < high:  # the first node whose key is above
                 middle = (low + high) // 2

@@ -9,7 +9,6 @@ to what was committed, reads the news, and numbers the pending digests again (`p
 
 import os
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -319,7 +318,7 @@ class State:
                 "digests in this store are damaged, so that nothing can be added: close it "
                 "and run hashmem.store.repair, which makes a store of what is whole"
             )
-        info = deepcopy(self.info)
+        info = self.info.copy()
         info.relations = list(self.relations)
         info.columns = {**self.info.columns, **self.described}
         plan = Plan(info, committed=self.rows)
@@ -370,13 +369,14 @@ class State:
     def forget_repeated(self) -> None:
         self._repeated.clear()
 
-    def is_wasteful(self, nbytes: int) -> bool:
-        """Whether the store's `nbytes` are so many more than it needs that rewriting pays.
+    @property
+    def has_removed_many(self) -> bool:
+        """Whether a sixteenth of the records were removed since `is_wasteful` was asked."""
+        return self.removed >= max(self.payloads.live // 16, 1000)
 
-        Only for a store of one namespace, after a sixteenth of its records were removed. O(packs).
-        """
-        if self.removed < max(self.payloads.live // 16, 1000):
-            return False
+    def is_wasteful(self, nbytes: int) -> bool:
+        """Whether the `nbytes` of a store of one namespace are so many more than it needs that
+        rewriting pays. O(packs), and O(rows) for the first time."""
         self.removed = 0
         columns = self.payloads, self.metadata
         needed = sum(column.live_bytes() for column in columns)
@@ -403,7 +403,7 @@ class State:
         Their digests leave the packs. `apply_checkpoint` once that is committed. O(rows). Raises
         `StoreError` where the file cannot be written.
         """
-        info = deepcopy(self.info)
+        info = self.info.copy()
         name = f"{transaction.version[0]:06}-{self.namespace}-{info.next_pack}.rows"
         columns = self.payloads, self.metadata
         placed = {column.number: column.known(self.rows) for column in columns}
