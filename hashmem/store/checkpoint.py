@@ -61,6 +61,11 @@ class Places:
     large: dict[int, int]  # row → bytes of an item too long for its code
     live: int  # rows that hold something
 
+    @classmethod
+    def nothing(cls) -> "Places":
+        """Of a column that holds nothing in any row."""
+        return cls(np.empty(0, np.uint64), [], {}, 0)
+
 
 class CheckpointGone(CorruptStoreError):
     """A checkpoint that a commit names is not there: lost, or replaced since by another commit."""

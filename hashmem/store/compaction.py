@@ -16,7 +16,7 @@ from hashmem.store import checkpoint
 from hashmem.store.backend import Snapshot, Transaction
 from hashmem.store.checkpoint import ABSENT
 from hashmem.store.columns import Column, Written
-from hashmem.store.layout import Catalogue, Info
+from hashmem.store.layout import PAYLOADS, Catalogue, Info
 from hashmem.store.placed import PlacedColumn
 from hashmem.store.records import Records
 from hashmem.store.state import State, as_stored
@@ -117,10 +117,11 @@ class Copy:
 
     def write_checkpoint(self, rows: Rows, placed: list[PlacedColumn]) -> str:
         generation, namespace = self.transaction.version[0], self.state.namespace
+        filled = [column for column in placed if column.live or column.number == PAYLOADS]
         name = f"{generation:06}-{namespace}-{self.next_pack}.rows"
         checkpoint.write(
             os.path.join(str(self.folder), name), self.digests(rows), len(rows), self.state.width,
-            self.next_pack, {column.number: column.known(len(rows)) for column in placed},
+            self.next_pack, {column.number: column.known(len(rows)) for column in filled},
         )  # fmt: skip
         return name
 

@@ -15,7 +15,6 @@ from hashmem.store.checking import Checking
 from hashmem.store.checkpoint import Codes
 from hashmem.store.linking import Linking
 from hashmem.store.moving import Moving
-from hashmem.store.packs import cut
 from hashmem.store.records import Records
 from hashmem.store.space import Space
 
@@ -190,13 +189,13 @@ class MemoryStore(Checking, Moving, Annotations, Linking, Space):
         return self._state.payloads.has_packs(snapshot, codes)
 
     def _verify_records(self, records: Records, queries: Digests) -> None:
-        lengths = records.lengths
+        found = records.found
         try:
-            for start, stop in cut(lengths):  # a few MiB of copies at a time
-                found = lengths[start:stop] >= 0
+            for start, stop in records.blocks():
                 buffer, offsets = records.gather(start, stop)
                 again = digest_many(buffer, self.algorithm, offsets=offsets, key=self._key)
-                bad = (again != queries[start:stop]).any(axis=1) & found
+                differ = again.view(np.uint64) != queries[start:stop].view(np.uint64)
+                bad = differ.any(axis=1) & found[start:stop]
                 if bad.any():
                     at = start + int(np.argmax(bad))
                     raise CorruptStoreError(

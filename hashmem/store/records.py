@@ -21,7 +21,7 @@ from hashmem.store.placed import (
 
 __all__ = ["Records"]
 
-_BLOCK = 1 << 20  # 1 MiB: what an iteration copies together
+_BLOCK = 1 << 20  # 1 MiB: what is copied together, so that it is near when it is used
 _STEP = 1 << 14  # records whose places are worked out together: they stay in the cache
 
 
@@ -106,7 +106,7 @@ class Records(Sequence[bytes | None]):
         return self._read(range(len(self))[index])  # IndexError as for any sequence
 
     def __iter__(self) -> Iterator[bytes | None]:
-        for start, stop in self._blocks():
+        for start, stop in self.blocks():
             if stop == start + 1:
                 yield self[start]  # it may be a large one, which is copied once
                 continue
@@ -122,8 +122,8 @@ class Records(Sequence[bytes | None]):
             else:
                 yield from pieces
 
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        """Runs of positions, each of about 1 MiB of content or of one record."""
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield runs of positions, start and stop, each of about 1 MiB or of one record."""
         for first in range(0, len(self), _STEP):
             last = min(first + _STEP, len(self))
             ends = np.cumsum(np.maximum(self._lengths(slice(first, last)), 0))

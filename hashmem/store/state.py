@@ -20,7 +20,7 @@ from hashmem.errors import CorruptStoreError
 from hashmem.hops import Links, grown
 from hashmem.store import checkpoint
 from hashmem.store.backend import Reader, Transaction
-from hashmem.store.checkpoint import Checkpoint
+from hashmem.store.checkpoint import Checkpoint, Places
 from hashmem.store.columns import Column, Written
 from hashmem.store.layout import DIGESTS, EDGES, FIRST_NAMED, METADATA, PAYLOADS, SUCCESSORS, Info
 from hashmem.store.packs import PACK_LIMIT
@@ -389,11 +389,11 @@ class State:
     def checkpoint_due(self, closing: bool) -> bool:
         """Whether so many rows lie above the checkpoint that a new one pays.
 
-        Written whenever rows have doubled, one takes two or three times as long in all as writing
-        each row once; on closing, so that the next who opens has little to read.
+        Written whenever rows have tripled, each row is written twice in all; on closing, so that
+        the next who opens has little to read.
         """
         covered = self.table.base.rows if self.table.base is not None else 0
-        share = covered // 16 if closing else covered
+        share = covered // 16 if closing else 2 * covered
         many = self.rows - covered >= max(checkpoint.FEWEST, share)
         return many and not self.digests_column.damaged
 
@@ -405,7 +405,7 @@ class State:
         """
         info = self.info.copy()
         name = f"{transaction.version[0]:06}-{self.namespace}-{info.next_pack}.rows"
-        columns = self.payloads, self.metadata
+        columns = [self.payloads, *([self.metadata] if self.metadata.live else [])]
         placed = {column.number: column.known(self.rows) for column in columns}
         checkpoint.write(
             os.path.join(folder, name), self.table.pieces(), self.rows, self.width,
@@ -432,7 +432,7 @@ class State:
         self.digests_column.sizes.clear()
         self.digests_column.covered = base.next_pack
         for column in (self.payloads, self.metadata):
-            column.rest_on(base.places[column.number], base.next_pack)
+            column.rest_on(base.places.get(column.number, Places.nothing()), base.next_pack)
 
     # -- undoing ------------------------------------------------------------------------------
 
@@ -520,7 +520,7 @@ def _opened(folder: str | None, name: str, width: int) -> Checkpoint:
     if folder is None or os.path.basename(name) != name:
         raise CorruptStoreError(f"a namespace's record names the checkpoint {name!r}")
     base = Checkpoint(os.path.join(folder, name))
-    if base.width != width or {PAYLOADS, METADATA} - base.places.keys():
+    if base.width != width or PAYLOADS not in base.places:
         raise CorruptStoreError(f"the checkpoint {base.path} is of another namespace")
     return base
 
