@@ -347,12 +347,18 @@ def plan(model: Model, number: int, kind: str) -> list[Call]:
 
 def take(store: MemoryStore, calls: Iterable[Call]) -> None:
     """Make the calls and commit."""
-    for name, *arguments in calls:
-        if name == "copied":
-            _copy(store, *arguments)
-        else:
-            getattr(store, name)(*arguments)
+    for call in calls:
+        make(store, call)
     store.commit()
+
+
+def make(store: MemoryStore, call: Call) -> None:
+    """Make one call, without a commit of its own."""
+    name, *arguments = call
+    if name == "copied":
+        _copy(store, *arguments)
+    else:
+        getattr(store, name)(*arguments)
 
 
 def _copy(store: MemoryStore, writer: int) -> None:
