@@ -90,7 +90,8 @@ def digest_many(
       of that row's bytes in memory;
     - with `offsets`, one contiguous bytes-like buffer: item i is bytes ``offsets[i]`` up to
       ``offsets[i + 1]``, `offsets` being n + 1 integers that never decrease and stay
-      within the buffer.
+      within the buffer; or, of shape (n, 2), from ``offsets[i, 0]`` up to ``offsets[i, 1]``, in any
+      order.
 
     O(total bytes). Raises as `hasher` does; `TypeError` names the position of an item that is not
     bytes-like, `ValueError` offsets that lie.
@@ -216,25 +217,32 @@ class _Slices:
 
     def __init__(self, buffer: Any, offsets: Any) -> None:
         self.view = memoryview(buffer).cast("B")
-        bounds = np.asarray(offsets)
-        if bounds.ndim != 1 or not len(bounds) or bounds.dtype.kind not in "iu":
-            raise ValueError("offsets: expected n + 1 integers in one dimension")
-        wrong = np.append(bounds[:-1] > bounds[1:], bounds[-1] > len(self.view))
-        wrong[0] |= bounds[0] < 0
+        bounds = np.array(offsets)  # a copy, as what is checked stays
+        apart = bounds.ndim == 2 and bounds.shape[1] == 2
+        if not (apart or (bounds.ndim == 1 and len(bounds))) or bounds.dtype.kind not in "iu":
+            raise ValueError("offsets: expected n + 1 integers in one dimension, or (n, 2)")
+        wrong = (bounds < 0) | (bounds > len(self.view))
+        if apart:
+            wrong[:, 0] |= bounds[:, 0] > bounds[:, 1]
+        else:
+            wrong[:-1] |= bounds[:-1] > bounds[1:]
         if wrong.any():
             at = int(np.argmax(wrong))
             raise ValueError(
-                f"offsets: they must rise from 0 to at most {len(self.view)}, the buffer's bytes; "
-                f"look at position {at}, which is {bounds[at]}"
+                f"offsets: each must be 0 to {len(self.view)}, the buffer's bytes, and not below "
+                f"the one before it in a piece; look at position {at // 2 if apart else at}, which "
+                f"is {bounds.ravel()[at]}"
             )
-        self.bounds = np.array(bounds, np.int64)  # (n + 1,): a copy, as what is checked stays
+        self.bounds = bounds.astype(np.int64, copy=False)
+        self.count = len(bounds) if apart else len(bounds) - 1
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        return self.count
 
     def __iter__(self) -> Iterator[memoryview]:
         view, bounds = self.view, self.bounds.tolist()
-        return (view[a:b] for a, b in itertools.pairwise(bounds))
+        pairs = bounds if self.bounds.ndim == 2 else itertools.pairwise(bounds)
+        return (view[a:b] for a, b in pairs)
 
 
 _NOT_BYTES = (TypeError, BufferError, ValueError)  # what hashlib, NumPy and xxhash answer

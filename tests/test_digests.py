@@ -105,7 +105,7 @@ def test_one_item_is_no_batch(items):
         digest_many(items)
 
 
-@pytest.mark.parametrize("offsets", [[0, 5], [-1, 2], [2, 1], [], [[0, 1]], [0.0, 1.0], [0, 3, 2]])
+@pytest.mark.parametrize("offsets", [[0, 5], [-1, 2], [2, 1], [], [[0]], [0.0, 1.0], [0, 3, 2]])
 def test_offsets_that_lie(offsets):
     with pytest.raises(ValueError, match="offsets"):
         digest_many(b"abc", offsets=np.array(offsets))
@@ -154,6 +154,12 @@ def test_batches_larger_than_a_joined_block():
     assert [row.tobytes() for row in digest_many(items)] == [
         hashlib.sha256(item).digest() for item in items
     ]
+
+
+@pytest.mark.parametrize("places", [[[0, 5]], [[-1, 2]], [[0, 1], [2, 1]], [[0.0, 1.0]]])
+def test_places_that_lie(places):
+    with pytest.raises(ValueError, match="offsets"):
+        digest_many(b"abc", offsets=np.array(places))
 
 
 def test_offsets_whose_steps_wrap_are_refused():

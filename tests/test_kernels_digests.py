@@ -185,6 +185,17 @@ def test_a_list_that_becomes_shorter_is_an_error_or_whole(algorithm):
     thread.join()
 
 
+@sets
+@algorithms
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), max_size=600))
+def test_pieces_that_lie_apart(algorithm, kernel, ends):
+    kernels.select(kernel)
+    ends = [tuple(sorted(pair)) for pair in ends]  # in any order, over each other, empty
+    items = [NOISE[start:stop] for start, stop in ends]
+    offsets = np.array(ends, np.int64).reshape(-1, 2)
+    assert digest_many(NOISE, algorithm, offsets=offsets).tobytes() == definition(algorithm, items)
+
+
 # What the kernels refuse.
 
 
@@ -198,6 +209,20 @@ def test_offsets_that_lie(kernel, offsets):
             could = kernels.current.digest_pieces(algorithm, b"abc", np.array(offsets), out)
         except ValueError:
             could = False  # what it says, too, where the CPU lacks the instructions
+        assert could is False
+        assert not out.any()
+
+
+@sets
+@pytest.mark.parametrize("offsets", [[[0, 3], [1, 4]], [[0, 1], [2, 1]], [[-1, 2], [0, 1]]])
+def test_places_that_lie(kernel, offsets):
+    kernels.select(kernel)
+    for algorithm, width in WIDTHS.items():
+        out = np.zeros((2, width), np.uint8)
+        try:
+            could = kernels.current.digest_pieces(algorithm, b"abc", np.array(offsets), out)
+        except ValueError:
+            could = False
         assert could is False
         assert not out.any()
 

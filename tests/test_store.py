@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from hashmem import MemoryStore
+from hashmem import MemoryStore, digest_many
 from hashmem.errors import (
     CorruptStoreError,
     RecordNotFound,
@@ -343,6 +343,24 @@ def test_damaged_payloads_are_listed_exactly_and_others_stay(tmp_path):
         good = [i for i in range(20) if i not in (0, 7, 19)]
         read = store.get_many(digests[good], verify=True)
         assert list(read) == [PAYLOADS_PUT[i] for i in good]
+
+
+@pytest.mark.parametrize("beside", [[], [b"missing"], [b""], [b"long" * (1 << 19)], [b"pending"]])
+def test_a_verified_read_finds_what_is_damaged_among_anything(tmp_path, beside):
+    path, payloads = tmp_path / "store", [b"%d" % i for i in range(40_000)]
+    with MemoryStore(path) as store:
+        digests = store.put_many([*payloads, b"", b"long" * (1 << 19)])
+    damage(path, PAYLOADS, "body", 0)  # the first record
+    with MemoryStore(path) as store:
+        if beside == [b"pending"]:
+            store.put_many(beside)
+        asked = digests[: len(payloads)][::-1]
+        if beside:
+            asked = np.concatenate([digest_many(beside), asked])
+        with pytest.raises(CorruptStoreError, match=f"position {len(asked) - 1}: "):
+            store.get_many(asked, verify=True)
+        store.get_many(asked[:-1], verify=True).close()
+        store.rollback()
 
 
 @pytest.mark.parametrize("column", [DIGESTS, PAYLOADS, METADATA, SUCCESSORS, EDGES, 16])

@@ -221,7 +221,8 @@ def digest_pieces(scene: Scene) -> Call:
     if draw.chance(0.3):
         offsets, form = length // max(pieces, 1), None
     else:
-        offsets, form = draw.buffer(draw.rising(pieces + 1, length).tobytes()), INT64
+        many = 2 * pieces if draw.chance(0.3) else pieces + 1  # apart, or one after the other
+        offsets, form = draw.buffer(draw.rising(many, length).tobytes()), INT64
     return Call(
         "digest_pieces",
         [algorithm, draw.buffer(draw.noise(length)), offsets, draw.out(WIDTHS[algorithm] * pieces)],

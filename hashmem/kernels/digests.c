@@ -28,13 +28,14 @@ static Algorithm algorithm_of(PyObject *name) {
     return (Algorithm){NULL, 0};
 }
 
-/* Pieces of one buffer: rows of `row` bytes where there are no offsets. The first place that lies
+/* Pieces of one buffer: rows of `row` bytes where there are no offsets. The first piece that lies
  * outside, or -1 when all are digested. Places are checked before anything is written, and again
  * when they are used: another thread may write to them meanwhile. */
 typedef struct {
     const uint8_t *data;
     uint64_t bytes;
     const int64_t *offsets;
+    Py_ssize_t step; /* from the offset of one piece to that of the next: 1, or 2 if they lie apart */
     uint64_t row;
 } Cut;
 
@@ -46,7 +47,7 @@ static Py_ssize_t digest_cut(const Cut *cut, Py_ssize_t n, const Algorithm *by, 
     Piece pieces[PLACES];
     const int64_t *offsets = cut->offsets;
     for (Py_ssize_t i = 0; offsets && i < n; i++)
-        if (lies(cut, offsets[i], offsets[i + 1])) return i;
+        if (lies(cut, offsets[cut->step * i], offsets[cut->step * i + 1])) return i;
     for (Py_ssize_t start = 0; start < n; start += PLACES) {
         const Py_ssize_t count = n - start < PLACES ? n - start : PLACES;
         for (Py_ssize_t i = 0; i < count; i++) {
@@ -54,7 +55,8 @@ static Py_ssize_t digest_cut(const Cut *cut, Py_ssize_t n, const Algorithm *by, 
                 pieces[i] = (Piece){cut->data + (uint64_t)(start + i) * cut->row, cut->row};
                 continue;
             }
-            const int64_t from = offsets[start + i], to = offsets[start + i + 1];
+            const int64_t *ends = offsets + cut->step * (start + i);
+            const int64_t from = ends[0], to = ends[1];
             if (lies(cut, from, to)) return start + i;
             pieces[i] = (Piece){cut->data + from, (uint64_t)(to - from)};
         }
@@ -63,8 +65,8 @@ static Py_ssize_t digest_cut(const Cut *cut, Py_ssize_t n, const Algorithm *by, 
     return -1;
 }
 
-/* digest_pieces(algorithm: str, data: bytes, offsets: int64[n + 1] or int, bytes a row,
- *               out: uint8[n][width]) -> whether it could */
+/* digest_pieces(algorithm: str, data: bytes, offsets: int64[n + 1], or int64[n][2] of pieces apart,
+ *               or int, bytes a row, out: uint8[n][width]) -> whether it could */
 KERNEL(hashmem_digest_pieces) {
     (void)module;
     if (expect_arguments("digest_pieces", nargs, 4) < 0) return NULL;
@@ -89,7 +91,8 @@ KERNEL(hashmem_digest_pieces) {
     cut.bytes = (uint64_t)b[0].len;
     if (b[1].obj) {
         cut.offsets = b[1].buf;
-        if (b[1].len / 8 != n + 1) {
+        cut.step = b[1].len / 8 == n + 1 ? 1 : 2;
+        if (cut.step == 2 && b[1].len / 8 != 2 * n) {
             PyErr_Format(PyExc_ValueError, "%zd offsets do not cut %zd pieces", b[1].len / 8, n);
             goto done;
         }
@@ -104,7 +107,7 @@ KERNEL(hashmem_digest_pieces) {
     Py_END_ALLOW_THREADS
     if (outside >= 0)
         PyErr_Format(PyExc_ValueError, "offset %zd or %zd is out of order or beyond the data",
-                     outside, outside + 1);
+                     cut.step * outside, cut.step * outside + 1);
     else
         answer = Py_NewRef(Py_True);
 done:

@@ -163,6 +163,7 @@ TARGET static void digest_pieces(const Piece *pieces, Py_ssize_t n, uint8_t *out
             ended->out = NULL;
             now[l] = ready[l];
             ready[l] = ended;
+            ask_ahead(pieces, next, n);
             if (next < n) start(ended, &pieces[next], out + 32 * next), next++;
         }
     }

@@ -189,19 +189,13 @@ class MemoryStore(Checking, Moving, Annotations, Linking, Space):
         return self._state.payloads.has_packs(snapshot, codes)
 
     def _verify_records(self, records: Records, queries: Digests) -> None:
-        found = records.found
         try:
-            for start, stop in records.blocks():
-                buffer, offsets = records.gather(start, stop)
-                again = digest_many(buffer, self.algorithm, offsets=offsets, key=self._key)
-                differ = again.view(np.uint64) != queries[start:stop].view(np.uint64)
-                bad = differ.any(axis=1) & found[start:stop]
-                if bad.any():
-                    at = start + int(np.argmax(bad))
-                    raise CorruptStoreError(
-                        f"position {at}: the content stored for {bytes(queries[at]).hex()} is "
-                        "damaged; run verify() to list all damage"
-                    )
+            at = records.first_damaged(queries, self.algorithm, self._key)
+            if at is not None:
+                raise CorruptStoreError(
+                    f"position {at}: the content stored for {bytes(queries[at]).hex()} is damaged; "
+                    "run verify() to list all damage"
+                )
         except CorruptStoreError:
             records.close()
             raise

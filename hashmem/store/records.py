@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashmem import kernels
+from hashmem.digests import Digests, digest_many
 from hashmem.errors import CorruptStoreError, StoreClosedError
 from hashmem.store.backend import Snapshot
 from hashmem.store.checkpoint import ABSENT, Codes
@@ -125,14 +126,16 @@ class Records(Sequence[bytes | None]):
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Yield runs of positions, start and stop, each of about 1 MiB or of one record."""
         for first in range(0, len(self), _STEP):
-            last = min(first + _STEP, len(self))
-            ends = np.cumsum(np.maximum(self._lengths(slice(first, last)), 0))
-            start, done = first, 0
-            while start < last:
-                stop = first + int(np.searchsorted(ends, done + _BLOCK, side="right"))
-                stop = max(stop, start + 1)
-                yield start, stop
-                start, done = stop, int(ends[stop - 1 - first])
+            yield from self._blocks(first, min(first + _STEP, len(self)))
+
+    def _blocks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        ends = np.cumsum(np.maximum(self._lengths(slice(first, last)), 0))
+        start, done = first, 0
+        while start < last:
+            stop = first + int(np.searchsorted(ends, done + _BLOCK, side="right"))
+            stop = max(stop, start + 1)
+            yield start, stop
+            start, done = stop, int(ends[stop - 1 - first])
 
     def gather(
         self, start: int = 0, stop: int | None = None
@@ -159,6 +162,39 @@ class Records(Sequence[bytes | None]):
                 buffer[to : to + lengths[first + i]] = np.frombuffer(item or b"", np.uint8)
         return buffer, offsets
 
+    def first_damaged(self, digests: Digests, algorithm: str, key: bytes | None) -> int | None:
+        """Return the first position whose content does not have its digest; None: all have.
+
+        `digests` is what was asked for, (n, width). O(bytes): without a key, contents are digested
+        where they lie. Raises `CorruptStoreError` where a pack is cut off.
+        """
+        for start, stop, again in self._digests(algorithm, key):
+            differ = again.view(np.uint64) != digests[start:stop].view(np.uint64)
+            if differ.any():
+                damaged = differ.any(axis=1) & (self._lengths(slice(start, stop)) >= 0)
+                if damaged.any():
+                    return start + int(np.argmax(damaged))
+        return None
+
+    def _digests(self, algorithm: str, key: bytes | None) -> Iterator[tuple[int, int, Digests]]:
+        """Yield runs of positions, start and stop, with the digests of their contents; where
+        nothing is stored, that of nothing."""
+        for first in range(0, len(self), _STEP):
+            last = min(first + _STEP, len(self))
+            if key is None and self._map is not None:
+                plain, ordinals, starts, lengths, _ = self._places(slice(first, last))
+                if len(plain) == last - first:
+                    starts += self._frame.starts[ordinals]
+                    places = np.stack([starts, starts + lengths], axis=1)
+                    try:
+                        yield first, last, digest_many(self._map, algorithm, offsets=places)
+                    except ValueError as error:
+                        raise _cut_off(error) from None
+                    continue
+            for start, stop in self._blocks(first, last):
+                buffer, offsets = self.gather(start, stop)
+                yield start, stop, digest_many(buffer, algorithm, offsets=offsets, key=key)
+
     def ends(self) -> NDArray[np.uint8]:
         """Return the first and the last byte of each record, uint8 (n, 2); zeros where it is not
         stored or empty. O(n): two lines of memory a record, which is what reading must touch.
@@ -184,25 +220,11 @@ class Records(Sequence[bytes | None]):
 
         Returns the positions, from the start of `chosen`, of those that must be read otherwise.
         """
-        self._must_be_open()
-        codes, frame = self._codes[chosen], self._frame
-        lengths = lengths_of(codes)
-        apart = lengths == LONG
-        for position in self._pending:
-            if chosen.start <= position < chosen.stop:
-                apart[position - chosen.start] = True
-        plain = np.flatnonzero((codes != ABSENT) & ~apart & (lengths > 0))
-        if len(plain) < len(codes):
-            codes, lengths, to = codes[plain], lengths[plain], to[plain]
-        ordinals, starts = ordinals_of(codes), offsets_of(codes)
-        if len(codes) and (
-            int(ordinals.max()) >= len(frame.sizes)
-            or bool((starts + lengths > frame.sizes[ordinals]).any())
-        ):
-            raise CorruptStoreError("a pack's body is cut off: verify() tells which")
+        plain, ordinals, starts, lengths, apart = self._places(chosen)
+        to, frame = to[plain] if len(plain) < len(to) else to, self._frame
         if self._map is not None:
             bodies: tuple[Any, ...] = (self._map,)
-            which = np.zeros(len(codes), np.int64)
+            which = np.zeros(len(plain), np.int64)
             starts += frame.starts[ordinals]
         else:
             numbers, which = np.unique(ordinals, return_inverse=True)
@@ -214,8 +236,30 @@ class Records(Sequence[bytes | None]):
                 which, lengths = np.repeat(which, 2), np.ones(len(starts), np.int64)
             kernels.current.gather(bodies, which, starts, lengths, out, to)
         except ValueError as error:
-            raise CorruptStoreError(f"a pack's body is cut off: {error}") from None
-        return np.flatnonzero(apart)
+            raise _cut_off(error) from None
+        return apart
+
+    def _places(self, chosen: slice) -> tuple[NDArray[np.int64], ...]:
+        """Where the contents at `chosen` lie: their positions from its start, the ordinals of their
+        packs, where they start there, their lengths; and the positions of those read otherwise.
+        """
+        self._must_be_open()
+        codes, frame = self._codes[chosen], self._frame
+        lengths = lengths_of(codes)
+        apart = lengths == LONG
+        for position in self._pending:
+            if chosen.start <= position < chosen.stop:
+                apart[position - chosen.start] = True
+        plain = np.flatnonzero((codes != ABSENT) & ~apart & (lengths > 0))
+        if len(plain) < len(codes):
+            codes, lengths = codes[plain], lengths[plain]
+        ordinals, starts = ordinals_of(codes), offsets_of(codes)
+        if len(codes) and (
+            int(ordinals.max()) >= len(frame.sizes)
+            or bool((starts + lengths > frame.sizes[ordinals]).any())
+        ):
+            raise _cut_off("verify() tells which")
+        return plain, ordinals, starts, lengths, np.flatnonzero(apart)
 
     def _read(self, position: int) -> bytes | None:
         snapshot = self._must_be_open()
@@ -259,3 +303,7 @@ class Records(Sequence[bytes | None]):
     def __del__(self) -> None:
         if hasattr(self, "_snapshot"):
             self.close()
+
+
+def _cut_off(why: object) -> CorruptStoreError:
+    return CorruptStoreError(f"a pack's body is cut off: {why}")

@@ -23,9 +23,11 @@ _ALGORITHMS: Final[dict[Any, tuple[Callable[[Any], bytes], int]]] = {
 def digest_pieces(algorithm: str, data: Any, offsets: Any, out: Any) -> bool:
     """Digest n pieces of `data` into `out`, n times the digest's bytes.
 
-    Piece i is ``data[offsets[i]:offsets[i + 1]]``, or, where `offsets` is an int, row i of so many
-    bytes. Returns whether it could: the compiled kernel cannot where the CPU lacks instructions,
-    and nothing is written then. Raises `ValueError` where a piece lies outside the data.
+    Piece i is ``data[offsets[i]:offsets[i + 1]]``; where there are 2 n offsets, for pieces that lie
+    apart, ``data[offsets[2 * i]:offsets[2 * i + 1]]``; and where `offsets` is an int, row i of so
+    many bytes. Returns whether it could: the compiled kernel cannot where the CPU lacks
+    instructions, and nothing is written then. Raises `ValueError` where a piece lies outside the
+    data.
     """
     one, width = _algorithm(algorithm)
     view, target = _flat(data), _flat(out)
@@ -35,14 +37,16 @@ def digest_pieces(algorithm: str, data: Any, offsets: Any, out: Any) -> bool:
     if isinstance(offsets, int):
         bounds = [i * offsets for i in range(n + 1)] if offsets or not n else [0] * (n + 1)
     else:
-        bounds = offsets.tolist()
-    if len(bounds) != n + 1:
+        bounds = offsets.ravel().tolist()
+    step = 1 if len(bounds) == n + 1 else 2
+    if step == 2 and len(bounds) != 2 * n:
         raise ValueError(f"{len(bounds)} offsets do not cut {n} pieces")
-    for i in range(n):
+    for i in range(0, step * n, step):
         if not 0 <= bounds[i] <= bounds[i + 1] <= len(view):
             raise ValueError(f"offset {i} or {i + 1} is out of order or beyond the data")
     for i in range(n):
-        target[i * width : (i + 1) * width] = one(view[bounds[i] : bounds[i + 1]])
+        start, stop = bounds[step * i : step * i + 2]
+        target[i * width : (i + 1) * width] = one(view[start:stop])
     return True
 
 
