@@ -1,9 +1,10 @@
 """Group commit: threads that commit at the same time share one transaction, and so one sync.
 
 A commit takes what every thread has written so far. So the first that comes leads; those that come
-while it is under way wait, and when it is done, one of them leads the next for all of them. After a
-commit that several shared, the next leader waits a moment for as many to come again, as they do
-where each writes a record and commits it; a single thread never waits.
+while it is under way wait, and when it is done, one of them leads the next for all of them. The
+next leader waits for as many as shared the last commit or came too late for it, as each comes again
+where each writes a record and commits it: at most as long as the last commit took, and only for as
+many as came last time. A single thread never waits.
 (DeWitt and others, "Implementation techniques for main memory database systems", SIGMOD 1984.)
 """
 
@@ -13,19 +14,20 @@ from collections.abc import Callable
 
 __all__ = ["Group"]
 
-PATIENCE = 0.25  # of the time the last commit took, for others to come
-
 
 class Group:
     """The threads that commit through one handle."""
 
     def __init__(self) -> None:
-        self._turn = threading.Condition()
+        lock = threading.Lock()
+        self._turn = threading.Condition(lock)  # what the others wait for
+        self._company = threading.Condition(lock)  # what a leader waits for
         self._leading = False
         self._begun = 0  # commits
         self._done = 0  # the last one begun that has ended well
         self._waiting = 0  # threads, for the next to begin
         self._shared = 1  # threads that waited for the last
+        self._expected = 1  # threads that may wait for the next
         self._seconds = 0.0  # it took
 
     def commit(self, commit: Callable[[], None]) -> None:
@@ -36,7 +38,7 @@ class Group:
         with self._turn:
             needed = self._begun + 1
             self._waiting += 1
-            self._turn.notify_all()  # a leader may wait for company
+            self._company.notify()
             while self._leading and self._done < needed:
                 self._turn.wait()
             if self._done >= needed:
@@ -51,12 +53,13 @@ class Group:
         finally:
             with self._turn:
                 self._leading = False
+                self._expected = self._shared + self._waiting  # who came meanwhile was too late
                 self._turn.notify_all()
 
     def _gather(self) -> None:
-        """Begin a commit, once as many have come as shared the last, or do not come soon."""
+        """Begin a commit, once as many have come as are expected, or do not come soon."""
         with self._turn:
-            if self._shared > 1:
-                self._turn.wait_for(lambda: self._waiting >= self._shared, PATIENCE * self._seconds)
+            if self._expected > 1:
+                self._company.wait_for(lambda: self._waiting >= self._expected, self._seconds)
             self._begun += 1
             self._shared, self._waiting = self._waiting, 0
