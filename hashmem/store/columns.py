@@ -249,14 +249,19 @@ class Column:
         return self.write(transaction, next_pack, all_rows, all_lengths, items), run
 
     def _run_to_merge(self) -> list[int]:
-        numbers, sizes = list(self.sizes), list(self.sizes.values())
+        """The last packs, if enough of one step are among them. O(packs of at most 2 MiB)."""
+        if len(self.sizes) < MERGE_RUN:
+            return []
         least = 0
         for below in _MERGE_BELOW:
-            start = len(sizes)
-            while start and sizes[start - 1] < below:
-                start -= 1
-            # Only packs of this step count, or a few small ones would have it written again.
-            if sum(size >= least for size in sizes[start:]) >= MERGE_RUN:
-                return numbers[start:]
+            length = counted = 0
+            for size in reversed(self.sizes.values()):
+                if size >= below:
+                    break
+                length += 1
+                # Only packs of this step count, or a few small ones would have it written again.
+                counted += size >= least
+            if counted >= MERGE_RUN:
+                return list(self.sizes)[-length:]
             least = below
         return []
