@@ -1,7 +1,7 @@
 /* Copying pieces scattered over several buffers together, ahead of the cache misses they cause. */
 #include "kernels.h"
 
-#define PIECES_AHEAD 8 /* pieces whose lines are asked for before they are copied */
+#define PIECES_AHEAD 16 /* pieces whose lines are asked for before they are copied */
 #define LINES_AHEAD 16 /* of each, at most: the hardware goes on from there */
 
 typedef struct {

@@ -204,9 +204,10 @@ class Records(Sequence[bytes | None]):
         found = np.zeros((len(self), 2), np.uint8)
         for first in range(0, len(self), _STEP):
             chosen = slice(first, min(first + _STEP, len(self)))
-            to = 2 * np.arange(chosen.stop - chosen.start)
-            out = found[chosen].reshape(-1)
-            apart = self._copy(chosen, out, to, ends=True)
+            plain, ordinals, starts, lengths, apart = self._places(chosen)
+            out, to, one = found[chosen].reshape(-1), 2 * plain, np.ones(len(plain), np.int64)
+            self._gather(ordinals, starts, one, out, to)
+            self._gather(ordinals, starts + lengths - 1, one, out, to + 1)
             for i in apart.tolist():
                 item = self._read(first + i)
                 if item:
@@ -214,30 +215,38 @@ class Records(Sequence[bytes | None]):
         return found
 
     def _copy(
-        self, chosen: slice, out: NDArray[np.uint8], to: NDArray[np.int64], ends: bool = False
+        self, chosen: slice, out: NDArray[np.uint8], to: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Copy the contents at `chosen` to places in `out`, or only their first and last bytes.
+        """Copy the contents at `chosen` to places in `out`.
 
         Returns the positions, from the start of `chosen`, of those that must be read otherwise.
         """
         plain, ordinals, starts, lengths, apart = self._places(chosen)
-        to, frame = to[plain] if len(plain) < len(to) else to, self._frame
+        to = to[plain] if len(plain) < len(to) else to
+        self._gather(ordinals, starts, lengths, out, to)
+        return apart
+
+    def _gather(
+        self,
+        ordinals: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        to: NDArray[np.int64],
+    ) -> None:
+        """Copy pieces of packs to places in `out`."""
+        frame = self._frame
         if self._map is not None:
             bodies: tuple[Any, ...] = (self._map,)
-            which = np.zeros(len(plain), np.int64)
-            starts += frame.starts[ordinals]
+            which = np.zeros(len(starts), np.int64)
+            starts = starts + frame.starts[ordinals]
         else:
             numbers, which = np.unique(ordinals, return_inverse=True)
             bodies = tuple(frame.bodies[ordinal] for ordinal in numbers.tolist())
         try:
-            if ends:
-                starts = np.stack([starts, starts + lengths - 1], axis=1).ravel()
-                to = np.stack([to, to + 1], axis=1).ravel()
-                which, lengths = np.repeat(which, 2), np.ones(len(starts), np.int64)
             kernels.current.gather(bodies, which, starts, lengths, out, to)
         except ValueError as error:
             raise _cut_off(error) from None
-        return apart
 
     def _places(self, chosen: slice) -> tuple[NDArray[np.int64], ...]:
         """Where the contents at `chosen` lie: their positions from its start, the ordinals of their
