@@ -171,7 +171,7 @@ class Tree:
 class Page:
     """A page of a tree, with its claims checked against its size and the file's."""
 
-    __slots__ = ("_data", "_last", "_page", "_size", "is_branch", "nodes", "number")
+    __slots__ = ("_data", "_last", "_page", "_size", "_upper", "is_branch", "nodes", "number")
 
     def __init__(self, data: Bytes, number: int, size: int, last: int) -> None:
         start = number * size
@@ -184,12 +184,29 @@ class Page:
             raise CorruptStoreError(f"page {number} should be one of a tree, and is not")
         if not HEADER <= lower <= upper <= size or lower % 2:
             raise CorruptStoreError(f"page {number} contradicts itself about its nodes")
+        self._upper = upper
         self.is_branch = flags & BRANCH == BRANCH
         self.nodes = struct.unpack_from(f"={(lower - HEADER) // 2}H", self._page, HEADER)
         if len(self.nodes) < (2 if self.is_branch else 1):
             raise CorruptStoreError(f"page {number} has too few nodes")
         if min(self.nodes) < upper or max(self.nodes) > size - _NODE.size:
             raise CorruptStoreError(f"page {number} has a node outside itself")
+
+    def expect_filled(self) -> None:
+        """Raise unless the nodes lie one after the other up to the page's end, as LMDB keeps them.
+
+        One that claims more than it has goes unnoticed until a commit moves it.
+        """
+        at = self._upper
+        for node in sorted(self.nodes):
+            if node != at:
+                break
+            low, high, flags, key_size = _NODE.unpack_from(self._page, node)
+            value = 0 if self.is_branch else _NUMBER.size if flags == BIG else low | high << 16
+            size = _NODE.size + key_size + value
+            at += size + size % 2
+        if at != self._size:
+            raise CorruptStoreError(f"page {self.number} has nodes over each other or apart")
 
     def key(self, i: int) -> bytes:
         at = self.nodes[i]
@@ -249,10 +266,7 @@ def check(data: Bytes, *, whole: bool = False) -> None:
     new = max(found, key=lambda meta: meta.transaction)  # the first, where both are of a new file
     if found[0].page_size != found[1].page_size or not _is_pair(data, found):
         raise CorruptStoreError("the two meta pages of the LMDB file contradict each other")
-    used = [_checked(data, new, new.main, whole), _checked(data, new, new.free, whole)]
-    used.append(_free_pages(data, new))
-    starts = np.concatenate([pages[0] for pages in used])
-    counts = np.concatenate([pages[1] for pages in used])
+    _check_commit(data, new, whole)
     number = _number_in(data, new)
     if number not in (None, new.transaction):
         raise CorruptStoreError(
@@ -260,19 +274,35 @@ def check(data: Bytes, *, whole: bool = False) -> None:
             f"it is of {number}"
         )
     old = min(found, key=lambda meta: meta.transaction)
-    if whole and _number_in(data, old) == new.transaction + 1:
+    if whole and _number_in(data, old) == new.transaction + 1 and _is_commit(data, old):
         raise CorruptStoreError(
-            f"commit {new.transaction + 1} is in the file, and its meta page does not say so: a "
-            "commit that failed, or a meta page that is damaged"
+            f"commit {new.transaction + 1} is in the file, and its meta page does not say so"
         )
+
+
+def _check_commit(data: Bytes, meta: Meta, whole: bool) -> None:
+    used = [_checked(data, meta, database, whole) for database in (meta.main, meta.free)]
+    used.append(_free_pages(data, meta))
+    starts = np.concatenate([pages[0] for pages in used])
+    counts = np.concatenate([pages[1] for pages in used])
     order = np.argsort(starts)
     ends = starts[order] + counts[order]
     expected = np.append(np.int64(2), ends)
-    if not np.array_equal(expected[:-1], starts[order]) or int(expected[-1]) != new.last + 1:
+    if not np.array_equal(expected[:-1], starts[order]) or int(expected[-1]) != meta.last + 1:
         raise CorruptStoreError(
             "the LMDB file does not account for each of its pages once: its trees or its list of "
             "free pages are damaged"
         )
+
+
+def _is_commit(data: Bytes, meta: Meta) -> bool:
+    """Whether a meta page fits what is in the file. It does not where pages of its commit were
+    used again, for a commit that failed, say."""
+    try:
+        _check_commit(data, meta, whole=False)
+    except CorruptStoreError:
+        return False
+    return True
 
 
 def _number_in(data: Bytes, meta: Meta) -> int | None:
@@ -316,6 +346,7 @@ def _checked(data: Bytes, meta: Meta, database: Database, whole: bool) -> Pages:
     while waiting:  # page, depth, and between which keys its own lie
         number, depth, least, above = waiting.pop()
         page = Page(data, number, meta.page_size, meta.last)
+        page.expect_filled()
         if page.is_branch is (depth == database.depth):
             raise CorruptStoreError(f"page {number} is at the wrong depth of its tree")
         starts.append(number)
