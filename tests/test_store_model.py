@@ -90,7 +90,8 @@ class Handle:
         self.base, self.view = deepcopy(committed), deepcopy(committed)
         for i in committed.records:
             if self.records.get(i):
-                del self.records[i]  # what somebody else stored meanwhile is stored
+                del self.records[i]  # what somebody else stored meanwhile is stored,
+                self.repeated.add(i)  # unless it is removed in turn
         for i in self.repeated - committed.records:
             self.records.setdefault(i, True)  # what somebody else removed meanwhile is put again
         for i, stored in self.records.items():

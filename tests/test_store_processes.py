@@ -232,3 +232,20 @@ def test_a_killed_writer_loses_nothing_it_told_of(tmp_path, mode):
 def test_many_killed_writers(tmp_path, mode):
     for _ in kill_writers(tmp_path / "store", 300, mode, seed=2):
         pass
+
+
+def test_what_another_stored_and_removed_meanwhile_is_stored_all_the_same(tmp_path):
+    """Found by the random operations: its payload was taken for stored, and its metadata went."""
+    with MemoryStore(tmp_path / "s") as one, MemoryStore(tmp_path / "s") as other:
+        digest = one.put(b"content", {"of": 1})
+        other.put(b"content")
+        other.commit()
+        one.refresh()
+        other.delete(digest)
+        other.commit()
+        one.refresh()
+        assert one.metadata(digest) == {"of": 1}
+        one.commit()
+        other.refresh()
+        assert other[digest] == b"content"
+        assert other.metadata(digest) == {"of": 1}

@@ -91,13 +91,14 @@ class Seen:
     def catch_up(self, committed: View) -> None:
         """See `committed`, with what is pending on top.
 
-        A record to be stored that somebody else stored is no longer pending, nor is metadata of
-        what somebody else removed. What was put though stored is pending once somebody removed it.
+        A record to be stored that somebody else stored is no longer pending, but put though stored.
+        What was is pending once somebody removed it; metadata of what is removed is not.
         """
         self.base, self.view = committed, committed.copy()
         for i in committed.records:
             if self.records.get(i):
                 del self.records[i]
+                self.repeated.add(i)
         for i in self.repeated - committed.records - self.records.keys():
             self.records[i] = True
         for i, stored in self.records.items():

@@ -486,10 +486,13 @@ class State:
             self._strip(self.intern(digests)[0])
         for name, (digests, items) in pending.items.items():
             rows, _ = self.intern(digests)
-            if name == "payloads":  # what somebody else stored meanwhile is stored
+            if name == "payloads":
                 stored = (self.payloads.places(rows)[0] >= 0).tolist()
                 needed = [i for i, item in enumerate(items) if item is None or not stored[i]]
                 self.payloads.pending.set(rows[needed], [items[i] for i in needed])
+                # What somebody else stored meanwhile is stored, unless it is removed in turn.
+                again = [i for i, item in enumerate(items) if item is not None and stored[i]]
+                self.repeat(rows[again], [bytes(items[i] or b"") for i in again])
                 self._put_back_repeated(pending)
             elif name == "metadata":  # of what somebody else removed meanwhile, it goes too
                 held = self.payloads.holds(rows).tolist()
