@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hashmem import MemoryStore
 from hashmem.errors import CorruptStoreError
 from hashmem.store.lmdb_pages import Tree, check, metas
 
@@ -97,3 +98,51 @@ def test_where_the_first_commit_failed_the_file_is_as_new(tmp_path):
     failed = first[:last] + fresh[last : number + 8] + first[number + 8 : 8192]
     check(memoryview(failed))
     assert list(tree_of(failed).scan(b"")) == []
+
+
+NUMBER_AT = 16 + 24 + 2 * 48 + 8  # of its commit, in a meta page
+
+
+def commits(path):
+    """The bytes of a store's file before and after each of many commits, some that look alike."""
+    with MemoryStore(path) as store:
+        file = path / "000001.mdb"
+        for i in range(24):
+            before = file.read_bytes()
+            if i % 3 < 2:
+                store.put(b"%d" % (i % 3))
+            else:
+                store.delete_many([store.digest(b"0"), store.digest(b"1")])
+            store.commit()
+            yield before, file.read_bytes()
+
+
+def test_a_commit_that_ended_before_its_meta_page_is_no_damage(tmp_path):
+    for before, after in commits(tmp_path / "store"):
+        check(memoryview(before[:8192] + after[8192:]), whole=True)
+
+
+def test_a_meta_page_of_an_older_number_is_found(tmp_path):
+    for _, after in list(commits(tmp_path / "store"))[2:]:
+        place, number = max(
+            (int.from_bytes(after[at : at + 8], "little"), at)
+            for at in (NUMBER_AT, 4096 + NUMBER_AT)
+        )[::-1]
+        damaged = bytearray(after)
+        damaged[place : place + 8] = (number - 2).to_bytes(8, "little")
+        with pytest.raises(CorruptStoreError, match=f"commit {number} is in the file"):
+            check(memoryview(damaged), whole=True)
+
+
+def test_a_value_that_claims_what_lies_behind_it_is_found(tmp_path):
+    path = tmp_path / "a.mdb"
+    with lmdb.open(str(path), subdir=False, map_size=1 << 20) as environment:
+        with environment.begin(write=True) as transaction:
+            for key in (b"a", b"b", b"c"):
+                transaction.put(key, b"value of " + key)
+    data = path.read_bytes()
+    check(memoryview(data))
+    at = data.rindex(b"avalue of a") - 8  # the node: its value's size comes first
+    for size in (1, 9, 12, 30):
+        with pytest.raises(CorruptStoreError, match="over each other"):
+            check(memoryview(data[:at] + bytes([size]) + data[at + 1 :]))

@@ -39,6 +39,7 @@ def campaign(results: Path, *names: str, planted: str = "") -> dict[str, Any]:
     [
         "open",
         "commit",
+        "drop a namespace",
         pytest.param(
             "files",
             marks=pytest.mark.xfail(

@@ -46,7 +46,6 @@ from hashmem.store.lmdb_environment import (
     LmdbSnapshot,
     LmdbTransaction,
     Rewriting,
-    commit_numbered,
     open_file,
 )
 from hashmem.store.lmdb_erase import overwrite, overwrite_database
@@ -300,11 +299,14 @@ class LmdbBackend(Backend):
                 raise
             try:
                 if transaction.has_changes:
-                    commit_numbered(raw)
+                    environment.commit(raw)
                 else:
                     raw.abort()
+            except lmdb.Error:
+                environment.settle()
+                raise
             except BaseException:
-                environment.reopen()  # LMDB refuses to go on where it could not write a meta page
+                environment.reopen()
                 raise
 
     def sync(self) -> None:
@@ -352,7 +354,7 @@ class LmdbBackend(Backend):
                 yield source, transaction
             raw = old.lmdb.begin(write=True)  # whoever has it open still learns of it
             raw.put(LEFT, b"")
-            commit_numbered(raw)
+            old.commit(raw)
             self._follow()
             if erase:
                 self._erase(time.monotonic() + timeout)

@@ -21,7 +21,18 @@ import lmdb
 
 from hashmem.errors import CorruptStoreError, StoreClosedError, StoreError, StoreFormatError
 from hashmem.store.backend import Snapshot, Transaction, Version
-from hashmem.store.lmdb_pages import NUMBER, TRIES, Extent, Meta, Tree, check, check_length, metas
+from hashmem.store.lmdb_pages import (
+    FILLER,
+    NUMBER,
+    OWN,
+    TRIES,
+    Extent,
+    Meta,
+    Tree,
+    check,
+    check_length,
+    metas,
+)
 
 __all__ = [
     "DURABILITY", "MAX_READERS", "SPARE_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction",
@@ -174,6 +185,35 @@ class Environment:
         finally:
             now.abort()
 
+    def commit(self, raw: Any) -> None:
+        """Commit a transaction, with another number of keys than the commit before the last has.
+
+        Its meta page takes the place of that one's. So where writing ends after the pages and
+        before the meta page, the older meta page does not fit what is in the file, and nobody takes
+        it for that of a commit that is there.
+        """
+        raw.put(NUMBER, b"")  # it counts
+        keys = raw.stat(self.lmdb.open_db(txn=raw))["entries"]
+        before = [
+            meta.main.entries for meta in metas(self.data()) if meta.transaction < raw.id() - 1
+        ]
+        if keys in before and not raw.delete(FILLER):
+            raw.put(FILLER, b"")
+        commit_numbered(raw)
+
+    def settle(self) -> None:
+        """After a commit that could not be written: open the file anew, and commit nothing.
+
+        LMDB refuses to go on, and leaves the number of an older commit in a meta page of the one
+        that failed, which looks like a newer one that is damaged. Where this cannot be written
+        either, the next commit does the same.
+        """
+        self.reopen()
+        try:
+            self.commit(self.lmdb.begin(write=True))
+        except lmdb.Error:
+            self.reopen()
+
     def reopen(self) -> None:
         """Have LMDB open the file anew. Snapshots end."""
         for snapshot in list(self.snapshots):
@@ -261,7 +301,7 @@ class LmdbSnapshot(Snapshot):
         return self._pages().scan(prefix, start)
 
     def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
-        return (key for key, _ in self._pages().scan(prefix, start) if key != NUMBER)
+        return (key for key, _ in self._pages().scan(prefix, start) if key not in OWN)
 
     def close(self) -> None:
         if self._raw is not None and self.environment is not None:
@@ -298,7 +338,7 @@ class LmdbTransaction(Transaction):
         return value
 
     def keys(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
-        hidden = {NUMBER, *self._changed}
+        hidden = OWN | self._changed.keys()
         found = [key for key, _ in self._tree.scan(prefix, start) if key not in hidden]
         for key, there in self._changed.items():
             if there and key.startswith(prefix) and key >= start:
@@ -339,7 +379,7 @@ class Rewriting(LmdbTransaction):
         with self._raw.cursor() as cursor:
             found = cursor.set_range(max(prefix, start))
             while found and bytes(cursor.key()).startswith(prefix):
-                if bytes(cursor.key()) != NUMBER:
+                if bytes(cursor.key()) not in OWN:
                     yield bytes(cursor.key())
                 found = cursor.next()
 

@@ -33,7 +33,10 @@ from numpy.typing import NDArray
 
 from hashmem.errors import CorruptStoreError, StoreFormatError
 
-__all__ = ["NUMBER", "Extent", "Meta", "Tree", "check", "check_length", "holds_commits", "metas"]
+__all__ = [
+    "FILLER", "NUMBER", "OWN", "Extent", "Meta", "Tree", "check", "check_length", "holds_commits",
+    "metas",
+]  # fmt: skip
 
 _PAGE = struct.Struct("=QHHHH")
 _META = struct.Struct("=IIQQ" + "IHHQQQQQ" * 2 + "QQ")
@@ -50,6 +53,10 @@ FREE_FLAGS = (
     0x4008  # of the free database: keys are integers; the file lies in no folder of its own
 )
 NUMBER = b"\0t"  # a key whose value is the number of the commit that wrote it last, u64
+FILLER = (
+    b"\0u"  # a key that is there or not, so that no two commits in turn on a meta page look alike
+)
+OWN = frozenset({NUMBER, FILLER})  # not for others to see
 NONE = 2**64 - 1  # the root of an empty database
 DEEPEST = 32  # levels of a tree
 TRIES = 20  # a writer elsewhere may reuse pages while they are looked through
@@ -276,7 +283,8 @@ def check(data: Bytes, *, whole: bool = False) -> None:
     old = min(found, key=lambda meta: meta.transaction)
     if whole and _number_in(data, old) == new.transaction + 1 and _is_commit(data, old):
         raise CorruptStoreError(
-            f"commit {new.transaction + 1} is in the file, and its meta page does not say so"
+            f"commit {new.transaction + 1} is in the file, and its meta page does not say so: a "
+            "commit that failed, or a meta page that is damaged"
         )
 
 
@@ -296,8 +304,11 @@ def _check_commit(data: Bytes, meta: Meta, whole: bool) -> None:
 
 
 def _is_commit(data: Bytes, meta: Meta) -> bool:
-    """Whether a meta page fits what is in the file. It does not where pages of its commit were
-    used again, for a commit that failed, say."""
+    """Whether a meta page fits what is in the file.
+
+    It does not where a commit failed that used the pages of this one again: the number of keys
+    tells, as that commit made sure (`Environment.commit`).
+    """
     try:
         _check_commit(data, meta, whole=False)
     except CorruptStoreError:
