@@ -119,6 +119,9 @@ def commits(path):
 def test_a_commit_that_ended_before_its_meta_page_is_no_damage(tmp_path):
     for before, after in commits(tmp_path / "store"):
         check(memoryview(before[:8192] + after[8192:]), whole=True)
+        keys = {meta.transaction: meta.main.entries for meta in metas(memoryview(before))}
+        new = max(metas(memoryview(after)), key=lambda meta: meta.transaction)
+        assert keys.get(new.transaction - 2) != new.main.entries
 
 
 def test_a_meta_page_of_an_older_number_is_found(tmp_path):
