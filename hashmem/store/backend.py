@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+from hashmem.store.read_ahead import BatchReads
+
 __all__ = ["Backend", "Reader", "Snapshot", "Transaction", "Version"]
 
 Version = tuple[int, int]  # generation (changes when the file was rewritten), commit within it
@@ -43,6 +45,7 @@ class Snapshot(Reader):
     """A view of one commit. Hold it briefly: it keeps what was replaced since from being freed."""
 
     map: Any = None  # a buffer in which all values lie, where there is one
+    batches = BatchReads()  # of places in it; without one, nothing is asked for
     closed: bool = False  # also in a forked child that has inherited it
 
     @abstractmethod

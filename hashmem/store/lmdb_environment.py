@@ -33,6 +33,7 @@ from hashmem.store.lmdb_pages import (
     check_length,
     metas,
 )
+from hashmem.store.read_ahead import BatchReads, ask_for, declare_random
 
 __all__ = [
     "DURABILITY", "MAX_READERS", "SPARE_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction",
@@ -79,6 +80,7 @@ class Environment:
             raise
         self.lmdb.reader_check()
         self.readonly, self.durability = readonly, durability
+        self.batches = BatchReads()
         self.users = 0
         self.snapshots: weakref.WeakSet[LmdbSnapshot] = weakref.WeakSet()
 
@@ -116,6 +118,7 @@ class Environment:
         self._size = max(self._size, size)
         if size > len(self.map):
             mapped = mmap.mmap(self._file, size, access=mmap.ACCESS_READ)
+            declare_random(mapped)
             with self._guard:
                 if len(mapped) > len(self.map):
                     self.map = mapped
@@ -274,6 +277,7 @@ class LmdbSnapshot(Snapshot):
             )
         self._raw = raw
         self.map = environment.map
+        self.batches = environment.batches
         self._tree: Tree | None = Tree(memoryview(self.map), meta)
         self.environment = environment
         with environment._guard:
@@ -292,7 +296,12 @@ class LmdbSnapshot(Snapshot):
         return self._tree
 
     def get(self, key: bytes) -> memoryview | None:
-        return _value(self._pages(), key)
+        tree = self._pages()
+        extent = tree.find(key)
+        if extent is None:
+            return None
+        ask_for(self.map, extent.start, extent.start + extent.size)
+        return tree.data[extent.start : extent.start + extent.size]
 
     def extent(self, key: bytes) -> Extent | None:
         return self._pages().find(key)

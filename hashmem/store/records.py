@@ -53,7 +53,7 @@ class Records(Sequence[bytes | None]):
         self._owner = owner  # whether to close it
         self._column = column
         self._frame = frame
-        self._map = snapshot.map
+        self._map, self._batches = snapshot.map, snapshot.batches
         self._codes = codes  # (n,) see `PlacedColumn`
         self._large = large  # position → first pack, bytes
         self._pending = pending  # position → what is not committed yet
@@ -187,9 +187,11 @@ class Records(Sequence[bytes | None]):
                     starts += self._frame.starts[ordinals]
                     places = np.stack([starts, starts + lengths], axis=1)
                     try:
-                        yield first, last, digest_many(self._map, algorithm, offsets=places)
+                        with self._batches.batch(self._map, starts, lengths):
+                            again = digest_many(self._map, algorithm, offsets=places)
                     except ValueError as error:
                         raise _cut_off(error) from None
+                    yield first, last, again
                     continue
             for start, stop in self._blocks(first, last):
                 buffer, offsets = self.gather(start, stop)
@@ -244,7 +246,8 @@ class Records(Sequence[bytes | None]):
             numbers, which = np.unique(ordinals, return_inverse=True)
             bodies = tuple(frame.bodies[ordinal] for ordinal in numbers.tolist())
         try:
-            kernels.current.gather(bodies, which, starts, lengths, out, to)
+            with self._batches.batch(bodies[0] if bodies else b"", starts, lengths):
+                kernels.current.gather(bodies, which, starts, lengths, out, to)
         except ValueError as error:
             raise _cut_off(error) from None
 
