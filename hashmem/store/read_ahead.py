@@ -44,7 +44,7 @@ class BatchReads:
     """Batches of places read from one file, and whether the last came from the disk."""
 
     def __init__(self) -> None:
-        self._cold = False
+        self._cold = True  # as after opening
 
     @contextmanager
     def batch(
