@@ -1,5 +1,6 @@
 """What is asked of the system before a batch is read: all that the batch touches, and no more."""
 
+import itertools
 import mmap
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_runs_cover_each_place_and_little_else(found):
     joined = runs(starts, starts + lengths)
     for start, length in found:
         assert any(a <= start and start + length <= b for a, b in joined)
-    for (_, before), (after, _) in zip(joined, joined[1:], strict=False):
+    for (_, before), (after, _) in itertools.pairwise(joined):
         assert after > before + GAP
     assert sum(b - a for a, b in joined) <= lengths.sum() + GAP * len(found)
 
