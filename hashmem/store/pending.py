@@ -38,12 +38,12 @@ class PendingItems:
         start, stop = len(self.items), len(self.items) + len(rows)
         if start == stop:
             return
-        if None in items:
-            sizes = [REMOVED if item is None else len(item) for item in items]
+        try:
+            sizes = np.fromiter(map(len, items), np.int64, len(rows))  # type: ignore[arg-type]
+        except TypeError:  # there is a None
+            sizes = np.array([REMOVED if item is None else len(item) for item in items])
             items = [b"" if item is None else item for item in items]
-        else:
-            sizes = list(map(len, items))  # type: ignore[arg-type]  # there is no None
-        self.items += items  # type: ignore[arg-type]  # nor is there here
+        self.items += items  # type: ignore[arg-type]  # there is no None
         self._rows = grown(self._rows, stop, 0)
         self._rows[start:stop] = rows
         self._lengths = grown(self._lengths, stop, 0)
