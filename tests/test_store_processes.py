@@ -15,6 +15,7 @@ from hashmem import MemoryStore
 from hashmem.errors import StoreClosedError
 
 PUT_BATCHES = """
+import subprocess
 import sys
 from hashmem import MemoryStore
 path, name, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -29,6 +30,7 @@ with MemoryStore(path) as store:
 
 # Each commit is told of through the pipe only after it returned.
 WRITE_FOR_EVER = """
+import subprocess
 import sys
 from hashmem import MemoryStore
 store = MemoryStore(sys.argv[1])
@@ -249,3 +251,34 @@ def test_what_another_stored_and_removed_meanwhile_is_stored_all_the_same(tmp_pa
         other.refresh()
         assert other[digest] == b"content"
         assert other.metadata(digest) == {"of": 1}
+
+
+NUMBER_AT = 48  # of the newest commit, in LMDB's lock file
+
+
+def test_a_lock_file_that_a_killed_process_left_half_made_is_set_right(tmp_path):
+    """Found by kills: whoever opened meanwhile could read nothing as long as it lived."""
+    path = tmp_path / "s"
+    with MemoryStore(path) as store:
+        digests = [store.put(b"%d" % i) for i in range(3) if store.commit() is None]
+    (file,) = path.glob("*.mdb")
+    script = (
+        "import lmdb, sys, time\n"
+        f"held = lmdb.open({str(file)!r}, subdir=False, create=False)\n"
+        f"lock = open({str(file) + '-lock'!r}, 'r+b')\n"
+        f"lock.seek({NUMBER_AT})\n"
+        "lock.write(bytes(8))\n"
+        "lock.flush()\n"
+        "print(held.begin().id(), flush=True)\n"
+        "time.sleep(0.1)\n"
+        "import os\n"
+        "os._exit(0)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"0\n"
+        with MemoryStore(path) as store:
+            assert [store[digest] for digest in digests] == [b"0", b"1", b"2"]
+            store.put(b"more")
+    with MemoryStore(path) as store:
+        assert len(store) == 4
+        assert store.verify().ok

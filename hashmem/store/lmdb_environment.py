@@ -8,8 +8,10 @@ inherited and opens its own. Reading through a snapshot of the parent's is an er
 import errno
 import mmap
 import os
+import random
 import sys
 import threading
+import time
 import weakref
 from bisect import insort
 from collections.abc import Iterator
@@ -40,6 +42,7 @@ __all__ = [
     "Rewriting", "commit_numbered", "open_file",
 ]  # fmt: skip
 
+WAITS = [2.0**-i for i in range(9, 1, -1)]  # seconds, at most: 2 ms to 0.25 s
 MAP_SIZE = 1 << 40  # 1 TiB of addresses, no memory: growing a map under a live view kills
 MAX_READERS = 512  # snapshots open at once, over all processes
 SPARE_READERS = 16  # for a moment, while one is opened
@@ -74,15 +77,36 @@ class Environment:
         try:
             if checked:
                 self.check()
-            self.lmdb: Any = open_file(path, readonly=readonly, durability=durability)
+            self.readonly, self.durability = readonly, durability
+            self.lmdb: Any = self._opened()
         except BaseException:
             os.close(self._file)
             raise
         self.lmdb.reader_check()
-        self.readonly, self.durability = readonly, durability
         self.batches = BatchReads()
         self.users = 0
         self.snapshots: weakref.WeakSet[LmdbSnapshot] = weakref.WeakSet()
+
+    def _opened(self) -> Any:
+        """LMDB's environment, at the file's newest commit.
+
+        Who opens a file alone sets the number of its newest commit to 0 in the lock file, and later
+        to what it is. Where that process is killed in between, who opens at the same time is left
+        with 0. So the file is opened again then, after a while of random length, as others may wait
+        in the same place: who is alone sets it right.
+        """
+        for wait in WAITS:
+            opened = open_file(self.path, readonly=self.readonly, durability=self.durability)
+            with opened.begin() as transaction:
+                number = transaction.id()
+            found = [meta.transaction for meta in metas(self.data())]
+            if not found or number + 1 >= max(found):
+                break
+            opened.close()
+            time.sleep(random.uniform(0, wait))
+        else:
+            opened = open_file(self.path, readonly=self.readonly, durability=self.durability)
+        return opened
 
     def check(self, *, whole: bool = False) -> None:
         """Look through the file before LMDB maps it, as what is damaged would kill the process.
@@ -222,7 +246,7 @@ class Environment:
         for snapshot in list(self.snapshots):
             snapshot.close()
         self.lmdb.close()
-        self.lmdb = open_file(self.path, readonly=self.readonly, durability=self.durability)
+        self.lmdb = self._opened()
 
     def release(self) -> None:
         """One user less; the last one closes."""
