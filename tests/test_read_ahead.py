@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hashmem.store import read_ahead
-from hashmem.store.read_ahead import GAP, LARGE, BatchReads, ask_for, runs
+from hashmem.store.read_ahead import GAP, LARGE, Reads, ask_for, runs
 
 places = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 5000)), min_size=1)
 
@@ -32,7 +32,7 @@ def test_a_batch_asks_until_one_was_in_memory(tmp_path, monkeypatch):
         open(tmp_path / "file", "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
     ):
-        batches, starts, lengths = BatchReads(), np.array([0, 1 << 19]), np.array([9, 9])
+        batches, starts, lengths = Reads(), np.array([0, 1 << 19]), np.array([9, 9])
         with batches.batch(mapped, starts, lengths):
             pass
         assert asked == [(0, 9), (1 << 19, (1 << 19) + 9)]
@@ -50,6 +50,51 @@ def test_places_beyond_the_file_are_not_asked_for(tmp_path):
     with (
         open(tmp_path / "file", "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        BatchReads().batch(mapped, np.array([9_000, 5]), np.array([1 << 30, 0])),
+        Reads().batch(mapped, np.array([9_000, 5]), np.array([1 << 30, 0])),
     ):
         ask_for(mapped, 9_000, 1 << 30)
+
+
+class Recording(mmap.mmap):
+    """A map that remembers what was asked for."""
+
+    asked: list[tuple[int, int]]
+
+    def madvise(self, option, start, length):
+        self.asked.append((start, length))
+        super().madvise(option, start, length)
+
+
+def recording(file):
+    mapped = Recording(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.asked = []
+    return mapped
+
+
+def test_much_is_asked_for_in_steps_that_the_system_reads_whole(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    with open(tmp_path / "file", "rb") as file:
+        mapped = recording(file)
+        ask_for(mapped, 5000, 1_000_000)
+        mapped.close()
+    starts, sizes = np.array(mapped.asked).T
+    assert starts[0] == 4096
+    assert (starts[1:] == starts[:-1] + sizes[:-1]).all()
+    assert starts[-1] + sizes[-1] == 1_000_000
+    assert sizes.max() <= 1 << 17
+
+
+def test_a_single_read_asks_after_a_slow_one(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(range(100)) * 1000)
+    with open(tmp_path / "file", "rb") as file:
+        mapped = recording(file)
+        reads = Reads()
+        assert reads.one(mapped, 3, 7) == bytes([3, 4, 5, 6])
+        asked = len(mapped.asked)
+        reads._slow = True
+        assert reads.one(mapped, 99_998, 200_000) == bytes([98, 99])
+        assert len(mapped.asked) == asked + 1
+        reads._slow = True
+        assert reads.one(mapped, 200_000, 200_001) == b""  # as a damaged place may be
+        mapped.close()
+    assert Reads().one(b"in memory", 0, 2) == b"in"

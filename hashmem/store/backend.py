@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from hashmem.store.read_ahead import BatchReads
+from hashmem.store.read_ahead import Reads
 
 __all__ = ["Backend", "Reader", "Snapshot", "Transaction", "Version"]
 
@@ -45,7 +45,7 @@ class Snapshot(Reader):
     """A view of one commit. Hold it briefly: it keeps what was replaced since from being freed."""
 
     map: Any = None  # a buffer in which all values lie, where there is one
-    batches = BatchReads()  # of places in it; without one, nothing is asked for
+    reads = Reads()  # of places in it; without one, nothing is asked for
     closed: bool = False  # also in a forked child that has inherited it
 
     @abstractmethod

@@ -263,7 +263,7 @@ class LmdbBackend(Backend):
             return None  # as a snapshot will explain
         found = None
         if transaction.id() == version[1]:
-            found = environment.map[place[0] : place[1]]
+            found = environment.reads.one(environment.map, *place)
         transaction.abort()
         return found if found is not None and len(found) == place[1] - place[0] else None
 

@@ -35,7 +35,7 @@ from hashmem.store.lmdb_pages import (
     check_length,
     metas,
 )
-from hashmem.store.read_ahead import BatchReads, ask_for, declare_random
+from hashmem.store.read_ahead import Reads, ask_for, declare_random
 
 __all__ = [
     "DURABILITY", "MAX_READERS", "SPARE_READERS", "Environment", "LmdbSnapshot", "LmdbTransaction",
@@ -83,7 +83,7 @@ class Environment:
             os.close(self._file)
             raise
         self.lmdb.reader_check()
-        self.batches = BatchReads()
+        self.reads = Reads()
         self.users = 0
         self.snapshots: weakref.WeakSet[LmdbSnapshot] = weakref.WeakSet()
 
@@ -301,7 +301,7 @@ class LmdbSnapshot(Snapshot):
             )
         self._raw = raw
         self.map = environment.map
-        self.batches = environment.batches
+        self.reads = environment.reads
         self._tree: Tree | None = Tree(memoryview(self.map), meta)
         self.environment = environment
         with environment._guard:

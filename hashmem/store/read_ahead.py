@@ -4,22 +4,26 @@ A fault of a mapped page waits for the disk, and by default has the system read 
 the disk's read-ahead goes: megabytes a record, where that is large. So the map is declared to be
 read at random (madvise(2)), and what will be read is said beforehand: a pack's body as a whole, and
 the places of a batch. Saying so costs as much as reading a record that is in memory; so it is only
-done after a batch that read from the disk, which the system counts (getrusage(2), `ru_inblock`).
+done after a batch that read from the disk, which the system counts (getrusage(2), `ru_inblock`), or
+after a single read that took as long as only a disk does.
 """
 
 import mmap
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchReads", "ask_for", "declare_random"]
+__all__ = ["Reads", "ask_for", "declare_random"]
 
+STEP = 1 << 17  # bytes: of more at once, Linux reads only the first (its default read-ahead)
 LARGE = 1 << 16  # bytes: less is not worth a call
 GAP = 1 << 14  # bytes between two places that are read as well
 FEW = 16  # a batch that read from the disk for fewer than one record in so many was in memory
+SLOW = 2e-5  # seconds: a few records' worth from memory, less than a disk takes
 WHO = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 BLOCK = 512  # bytes of `ru_inblock`
 
@@ -37,14 +41,26 @@ def ask_for(mapped: mmap.mmap | bytes, start: int, stop: int) -> None:
 
 def _ask(mapped: mmap.mmap, start: int, stop: int) -> None:
     start -= start % mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_WILLNEED, start, min(stop, len(mapped)) - start)
+    stop = min(stop, len(mapped))
+    for at in range(start, stop, STEP):
+        mapped.madvise(mmap.MADV_WILLNEED, at, min(STEP, stop - at))
 
 
-class BatchReads:
-    """Batches of places read from one file, and whether the last came from the disk."""
+class Reads:
+    """Places read from one file, and whether the last came from the disk."""
 
     def __init__(self) -> None:
         self._cold = True  # as after opening
+        self._slow = False  # the last single read
+
+    def one(self, mapped: mmap.mmap | bytes, start: int, stop: int) -> bytes:
+        """Return bytes `start` to `stop`, as many of them as there are. O(bytes)."""
+        began = perf_counter()
+        if self._slow and isinstance(mapped, mmap.mmap) and start < len(mapped):
+            _ask(mapped, start, stop)  # all pages at once, where they would be waited for in turn
+        found = mapped[start:stop]
+        self._slow = perf_counter() - began > SLOW
+        return found
 
     @contextmanager
     def batch(

@@ -53,7 +53,7 @@ class Records(Sequence[bytes | None]):
         self._owner = owner  # whether to close it
         self._column = column
         self._frame = frame
-        self._map, self._batches = snapshot.map, snapshot.batches
+        self._map, self._reads = snapshot.map, snapshot.reads
         self._codes = codes  # (n,) see `PlacedColumn`
         self._large = large  # position → first pack, bytes
         self._pending = pending  # position → what is not committed yet
@@ -187,7 +187,7 @@ class Records(Sequence[bytes | None]):
                     starts += self._frame.starts[ordinals]
                     places = np.stack([starts, starts + lengths], axis=1)
                     try:
-                        with self._batches.batch(self._map, starts, lengths):
+                        with self._reads.batch(self._map, starts, lengths):
                             again = digest_many(self._map, algorithm, offsets=places)
                     except ValueError as error:
                         raise _cut_off(error) from None
@@ -246,7 +246,7 @@ class Records(Sequence[bytes | None]):
             numbers, which = np.unique(ordinals, return_inverse=True)
             bodies = tuple(frame.bodies[ordinal] for ordinal in numbers.tolist())
         try:
-            with self._batches.batch(bodies[0] if bodies else b"", starts, lengths):
+            with self._reads.batch(bodies[0] if bodies else b"", starts, lengths):
                 kernels.current.gather(bodies, which, starts, lengths, out, to)
         except ValueError as error:
             raise _cut_off(error) from None
