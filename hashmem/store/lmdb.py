@@ -51,7 +51,7 @@ from hashmem.store.lmdb_environment import (
 from hashmem.store.lmdb_erase import overwrite, overwrite_database
 from hashmem.store.lmdb_pages import Tree, holds_commits
 
-__all__ = ["FORMAT", "QUARANTINE", "LmdbBackend", "filling", "locked"]
+__all__ = ["FORMAT", "QUARANTINE", "LmdbBackend", "filling", "locked", "named_in"]
 
 FORMAT = 2  # version of everything inside the folder; docs/format.md
 QUARANTINE = "quarantine"  # a folder there, of what repairs found damaged
@@ -171,24 +171,12 @@ class LmdbBackend(Backend):
     def _current(self) -> str:
         """The file name of the generation in use, from CURRENT."""
         try:
-            text = (self._folder / "CURRENT").read_bytes().decode("ascii", "replace")
+            with open(f"{self._folder}/CURRENT", "rb", buffering=0) as file:
+                return named_in(file.readall(), self._folder)
         except FileNotFoundError:
             raise StoreFormatError(
                 f"{self._folder} is no store any more: CURRENT is gone"
             ) from None
-        lines = text.split("\n")
-        kind, _, version = lines[0].partition(" ")
-        known = kind == "hashmem" and version.isdecimal() and len(version) < 10
-        if known and int(version) > FORMAT:
-            raise StoreFormatError(
-                f"{self._folder} has format version {version}, newer than {FORMAT}, the last one "
-                "this release of hashmem reads: upgrade hashmem"
-            )
-        if not known or len(lines) != 3 or not _is_generation(lines[1]):
-            raise StoreFormatError(
-                f"{self._folder} is no store: its file CURRENT reads {text!r:.80}"
-            )
-        return lines[1]
 
     def _follow(self) -> "Environment":
         """Open the generation that CURRENT names, if it is another than the one open."""
@@ -387,12 +375,15 @@ class LmdbBackend(Backend):
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a folder's writer lock. Raises `BlockingIOError` if it is held and not `wait`."""
-    with open(folder / "LOCK", "ab") as file:
+    file = os.open(f"{folder}/LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         try:
             yield
         finally:  # closing alone would not let go if a child forked meanwhile has the file
             fcntl.flock(file, fcntl.LOCK_UN)
+    finally:
+        os.close(file)
 
 
 @contextmanager
@@ -434,6 +425,22 @@ def _point_at(folder: Path, name: str) -> None:
     _sync(folder)  # or the new name of CURRENT may outlive a power cut, and `name` not
     os.replace(new, folder / "CURRENT")
     _sync(folder)
+
+
+def named_in(content: bytes, folder: Path) -> str:
+    """The file name of the generation that the content of CURRENT names."""
+    text = content.decode("ascii", "replace")
+    lines = text.split("\n")
+    kind, _, version = lines[0].partition(" ")
+    known = kind == "hashmem" and version.isdecimal() and len(version) < 10
+    if known and int(version) > FORMAT:
+        raise StoreFormatError(
+            f"{folder} has format version {version}, newer than {FORMAT}, the last one this "
+            "release of hashmem reads: upgrade hashmem"
+        )
+    if not known or len(lines) != 3 or not _is_generation(lines[1]):
+        raise StoreFormatError(f"{folder} is no store: its file CURRENT reads {text!r:.80}")
+    return lines[1]
 
 
 def _remove(folder: Path, name: str, *, overwriting: bool = False) -> None:

@@ -72,6 +72,7 @@ class Environment:
         self.pid = os.getpid()
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = 0  # bytes of the file, as last seen
+        self._meta: Meta | None = None  # of the newest commit that was read
         self.in_use: Version | None = None  # a commit in which this generation was the one in use
         self.map: mmap.mmap | bytes = b""  # all of it, as last mapped; old maps stay while used
         try:
@@ -200,15 +201,21 @@ class Environment:
             return self.lmdb.begin(buffers=True)
 
     def newest(self, transaction: int) -> Meta | None:
-        """The meta page of a commit, None unless it is the newest one still.
+        """The meta page of a commit that is the newest one, or was when it was read; else None.
 
         Commits t and t + 2 share a page, and the page of t + 1 is written before t + 1 counts. So
         what was read of t is whole if LMDB knows of no later commit afterwards.
         """
-        found = [meta for meta in metas(self.data()) if meta.transaction == transaction]
+        data = self.data()  # raises where the file was cut off
+        if self._meta is not None and self._meta.transaction == transaction:
+            return self._meta
+        found = [meta for meta in metas(data) if meta.transaction == transaction]
         now = self.begin_read()
         try:
-            return found[0] if found and now.id() == transaction else None
+            if not found or now.id() != transaction:
+                return None
+            self._meta = found[0]
+            return self._meta
         finally:
             now.abort()
 

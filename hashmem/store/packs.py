@@ -53,7 +53,7 @@ class Pack:
     def offsets(self) -> Rows:
         """Where each item starts in the body, in bytes: (count,). O(count)."""
         sizes = np.maximum(self.lengths, 0)
-        return np.cumsum(sizes) - sizes
+        return sizes.cumsum() - sizes
 
     def is_sound(self, body: memoryview) -> bool:
         """Whether `body` has the size and checksum it was written with. O(bytes)."""
@@ -76,7 +76,7 @@ def build(
     count = len(rows)
     flags, size, arrays = 0, 0, []
     first = int(rows[0]) if count else 0
-    if count == 0 or (int(rows[-1]) - first == count - 1 and bool((np.diff(rows) == 1).all())):
+    if count < 2 or (int(rows[-1]) - first == count - 1 and bool((np.diff(rows) == 1).all())):
         flags |= _CONTIGUOUS
     else:
         arrays.append(rows.astype("<u8").tobytes())
@@ -130,15 +130,15 @@ def parse(index: memoryview, column: int) -> Pack:
         rows = np.arange(first, first + count, dtype=np.int64)
     else:
         rows = np.frombuffer(index, "<u8", count, _START).astype(np.int64)
+        if count and not 0 <= int(rows.min()) <= int(rows.max()) < _ROWS:
+            raise CorruptStoreError("a pack speaks of a row that no store can have")
     if flags & _FIXED:
         lengths = np.full(count, size, np.int64)
     else:
         stored = np.frombuffer(index, "<u4", count, _START + row_bytes).astype(np.int64)
         lengths = np.where(stored == REMOVED, -1, stored)
-    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < _ROWS:
-        raise CorruptStoreError("a pack speaks of a row that no store can have")
-    if int(np.maximum(lengths, 0).sum()) != body_bytes:
-        raise CorruptStoreError(f"a pack's items do not add up to its {body_bytes} bytes")
+        if int(np.maximum(lengths, 0).sum()) != body_bytes:
+            raise CorruptStoreError(f"a pack's items do not add up to its {body_bytes} bytes")
     return Pack(rows, lengths, body_bytes, body_sum, part, parts)
 
 
@@ -147,7 +147,7 @@ def cut(lengths: Rows) -> list[tuple[int, int]]:
 
     An item larger than that is a run of its own. O(packs · log n).
     """
-    ends = np.cumsum(np.maximum(lengths, 0))
+    ends = np.maximum(lengths, 0).cumsum()
     runs, start, used = [], 0, 0
     while start < len(lengths):
         stop = int(np.searchsorted(ends, used + PACK_LIMIT, side="right"))

@@ -77,6 +77,7 @@ class PendingItems:
 
     def clear(self) -> None:
         """Forget everything. O(log)."""
-        self._position[self._rows[: len(self.items)]] = -1
-        self.items = []
-        self._rows = self._lengths = np.empty(0, np.int64)
+        if self.items:
+            self._position[self._rows[: len(self.items)]] = -1
+            self.items = []
+            self._rows = self._lengths = np.empty(0, np.int64)

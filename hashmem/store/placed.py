@@ -99,11 +99,10 @@ class PlacedColumn(Column):
         lengths = np.maximum(pack.lengths, 0) if pack.parts == 1 else (
             np.array([pack.parts * PACK_LIMIT])
         )  # fmt: skip
-        codes = pack.offsets.astype(np.uint64) << np.uint64(BITS)
-        codes[lengths == 0] = 0  # at the very end of a pack an offset would not fit
         long = (lengths >= LONG) | (pack.parts > 1)
-        codes |= np.where(long, LONG, lengths).astype(np.uint64)
-        codes |= np.uint64(self._ordinal(written.number) << 2 * BITS)
+        within = pack.offsets << BITS | np.where(long, LONG, lengths)
+        within[lengths == 0] = 0  # at the very end of a pack an offset would not fit
+        codes = within.view(np.uint64) | np.uint64(self._ordinal(written.number) << 2 * BITS)
         codes[removed] = ABSENT
         if self._large:
             for row in self._large.keys() & set(pack.rows.tolist()):
