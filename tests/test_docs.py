@@ -88,4 +88,4 @@ def test_readme_shows_exactly_two_commands_to_set_up():
     commands = re.findall(r"^```\n(.*?)^```", first_screen, re.DOTALL | re.MULTILINE)
     assert [command.count("\n") for command in commands] == [1, 1]
     assert commands[0].endswith("hashmem demo\n")
-    assert commands[1].endswith("pytest\n")
+    assert commands[1].endswith("pytest -n 2\n")
