@@ -1,12 +1,17 @@
-"""Long campaigns run only when they are asked for: `pytest -m campaign`."""
+"""What holds for all tests. Long campaigns run only when asked for: `pytest -m campaign`."""
 
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # For `bench`. Last, so that the installed hashmem goes before the checkout's.
 sys.path.append(str(Path(__file__).parents[1]))
+
+# No timing decides a test: a machine may be slow, or busy.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

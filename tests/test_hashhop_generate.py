@@ -327,7 +327,7 @@ def test_the_metadata_makes_the_sample_again():
         ({"characters": 9_000, "hops": 0}, "at least 1 hop"),
         ({"characters": 9_000, "hops": -3}, "at least 1 hop"),
         ({"characters": 360, "hops": 6}, "at most 5 hops or at least 432 characters"),
-        ({"characters": -1}, "hold -1 lines"),
+        ({"characters": -1}, "hold 0 lines"),
         ({"characters": 0}, "hold 0 lines"),
         ({"characters": 9_000, "hash_length": 0}, "1 to 64 letters"),
         ({"characters": 9_000, "hash_length": 65}, "1 to 64 letters"),

@@ -116,7 +116,7 @@ def test_kinds_of_error():
     assert first_error(DIRECT, chain[-1]).error is None
     for text in chain[:-1]:
         assert first_error(DIRECT, text).error == "intermediate"
-    assert first_error(DIRECT, f"It leads back to {query}: {query}").error == "empty"
+    assert first_error(DIRECT, f"It leads back to {query}: {query}").error == "intermediate"
     assert first_error(DIRECT, other[-1]).error == "wrong_chain"
     assert first_error(DIRECT, other[0]).error == "wrong_chain"
     assert first_error(DIRECT, "aBcDeFgHiJkLmNoP").error == "invented"
@@ -136,10 +136,10 @@ def test_steps_are_marked_hop_by_hop():
         return found.right, found.first_broken, found.error
 
     assert mark(*chain) == ((True,) * 4, None, None)
-    assert mark(*chain[:2]) == ((True, True, False, False), 2, "intermediate")
-    assert mark(chain[0], chain[2]) == ((True, False, False, False), 1, "intermediate")
-    assert mark(*chain[:3], other[2]) == ((True, True, True, False), 3, "wrong_chain")
-    assert mark("aBcDeFgHiJkLmNoP", *chain[1:]) == ((False, True, True, True), 0, "invented")
+    assert mark(*chain[:2]) == ((True, True, False, False), 3, "intermediate")
+    assert mark(chain[0], chain[2]) == ((True, False, False, False), 2, "intermediate")
+    assert mark(*chain[:3], other[2]) == ((True, True, True, False), 4, "wrong_chain")
+    assert mark("aBcDeFgHiJkLmNoP", *chain[1:]) == ((False, True, True, True), 1, "invented")
     assert mark(*chain, other[1]) == ((True,) * 4, None, "wrong_chain")
     assert mark(*chain, "aBcDeFgHiJkLmNoP") == ((True,) * 4, None, "invented")
 

@@ -80,6 +80,16 @@ class MultiHopSample:
         return positions(self.hops, self.mode)
 
     @property
+    def asked(self) -> dict[str, tuple[int, ...]]:
+        """Each query and how many hops away the hashes are that its answer names."""
+        return dict.fromkeys(self.queries, self.positions)
+
+    @property
+    def characters_of_hashes(self) -> str:
+        """Every character that occurs in hashes."""
+        return ALPHABET
+
+    @property
     def hash_length(self) -> int:
         """The letters of a hash."""
         return len(next(iter(self._links)))

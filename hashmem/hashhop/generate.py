@@ -11,26 +11,32 @@ asks for at most n / 2 hops, so that walking backwards is never shorter. The cha
 drawn by a further permutation from stretches of hops + 1 nodes each: no hash belongs to two of
 them, so no answer helps with another.
 
-Layout of the text: n lines of 2 · hash_length + 3 letters and a newline after every one, also the
-last, so that pieces can be joined. Length n · (2 · hash_length + 4) characters, all ASCII.
+Harder texts have short cycles, or lines beside the cycle that lead astray (`graph.py`).
+
+Layout of the text: lines of 2 · hash_length + 3 letters and a newline after every one, also the
+last, so that pieces can be joined. Length lines · (2 · hash_length + 4) characters, all ASCII.
 
 A sample does not change once it is made and may be read from several threads.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from numbers import Integral
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hashmem.hashhop.names import MAX_LENGTH, HashNames, Letters
+from hashmem.hashhop.graph import LEAST, Graph, shares, spread
+from hashmem.hashhop.names import ALPHABET, MAX_LENGTH, Alphabet, HashNames, Letters
 from hashmem.hashhop.permutation import Permutation, UInt64s, round_keys
-from hashmem.hashhop.tasks import positions, question
+from hashmem.hashhop.tasks import NONE, positions, question
 
 FORMAT_VERSION = 1
 CHARACTERS_PER_TOKEN = 3  # where no tokenizer is named
+
+T = TypeVar("T")
 
 _BLOCK = 1 << 14  # lines computed at once: the arrays in use stay within a core's own cache
 
@@ -41,14 +47,24 @@ class HashHop:
     The text is the most whole lines that fit into the size asked for; `characters` then tells its
     exact length, which gives the same sample when asked for again.
 
-    hops:        edges from a query to its end.
-    hash_length: letters in a hash, 1 to 64.
-    seed, order: choose the hashes and chains, and how the lines are shuffled. The same seed under
-                 another order has the same lines and the same answers.
-    mode:        what an answer names: every hash on the way ("step"), the end only ("direct"), or
-                 every `stride`-th one and the end ("skip").
+    hops:         edges from a query to its end; or (least, most), and each query has its own.
+    hash_length:  characters in a hash, 1 to 64.
+    seed, order:  choose the hashes and chains, and how the lines are shuffled. The same seed under
+                  another order has the same lines and the same answers.
+    mode:         what an answer names: every hash on the way ("step"), the end only ("direct"), or
+                  every `stride`-th one and the end ("skip").
+    alphabet:     the letters and digits that hashes are made of; or symbols of one length, such as
+                  words that are one token each (`single_tokens`).
+    cycle:        close the chains after so many hashes, so that longer ones come round again.
+    overwritten:  this share of the hashes has a second line, earlier in the text, with a wrong end.
+    branches:     for each hash this share of a line that leads into the cycle from elsewhere, so
+                  that the way back is not one.
+    near:         for this share of the hashes a near miss of it is on lines of its own: one letter
+                  or its case is another, or only the first ten letters are the same (`near_kind`
+                  "letter", "case", "prefix"). Takes hashes of more letters than these ten.
+    unanswerable: so many of the queries are on no line, and their answer is "none".
 
-    Raises `ValueError` on sizes that cannot be met, saying what would work.
+    Raises `ValueError` on what cannot be met, saying what would work.
 
     >>> sample = HashHop(characters=1_000, hops=2, hash_length=8, queries=1, seed=7)
     >>> sample.characters, len(sample)
@@ -64,13 +80,20 @@ class HashHop:
         *,
         characters: int | None = None,
         tokens: int | None = None,
-        hops: int = 6,
+        hops: int | tuple[int, int] = 6,
         hash_length: int = 16,
         queries: int = 5,
         seed: int = 0,
         order: int = 0,
         mode: str = "step",
         stride: int = 2,
+        alphabet: str | Sequence[str] = ALPHABET,
+        cycle: int | None = None,
+        overwritten: float = 0.0,
+        branches: float = 0.0,
+        near: float = 0.0,
+        near_kind: str = "letter",
+        unanswerable: int = 0,
     ) -> None:
         if tokens is not None:
             if characters is not None:
@@ -78,71 +101,131 @@ class HashHop:
             characters = tokens * CHARACTERS_PER_TOKEN
         if characters is None:
             raise ValueError("no size was given: pass characters, or tokens of 3 characters each")
-        whole = (characters, hops, hash_length, queries, seed, order, stride)
+        least, most = hops if isinstance(hops, tuple) else (hops, hops)
+        whole = (characters, least, most, hash_length, queries, seed, order, stride, unanswerable)
         if not all(isinstance(number, Integral) for number in whole):
             raise TypeError("sizes, counts and seeds are whole numbers: write 3_000_000, not 3e6")
-        characters, hops, hash_length, queries, seed, order, stride = map(int, whole)
+        characters, least, most, hash_length, queries, seed, order, stride, unanswerable = map(
+            int, whole
+        )
         if not 1 <= hash_length <= MAX_LENGTH:
             raise ValueError(f"hash_length is 1 to {MAX_LENGTH} letters, not {hash_length}")
+        if least > most:
+            raise ValueError(f"hops from {least} to {most} are none: give the fewer first")
         self.hash_length = hash_length
         self.line_length = 2 * hash_length + 4  # characters, the newline included
-        self.hops = hops
-        self.queries = queries
-        self.seed = seed
-        self.order = order
-        self.mode = mode
-        self.positions = positions(hops, mode, stride)  # of the hashes that an answer names
-        self.stride = stride
-        self._lines = characters // self.line_length
-        self._check_sizes(characters)
-        self._names = HashNames(hash_length, seed)
-        self._order = Permutation(self._lines, round_keys("order", seed, order))
+        self.hops = most  # of the longest chains
+        self.queries, self.unanswerable = queries, unanswerable
+        self.seed, self.order = seed, order
+        self.mode, self.stride = mode, stride
+        self._lengths = range(least, most + 1)
+        self.positions = tuple(
+            sorted({p for n in self._lengths for p in positions(n, mode, stride)})
+        )  # of the hashes that answers name
+        self.alphabet = Alphabet(alphabet)
+        self._names = HashNames(hash_length, seed, self.alphabet)
+        self.near_kind = near_kind
+        self._shares = {"overwritten": overwritten, "branches": branches, "near": near}
+        self._graph = self._laid_out(characters, cycle)
+        self._order = Permutation(len(self), round_keys("order", seed, order))
 
-    def _check_sizes(self, characters: int) -> None:
-        lines, hops = self._lines, self.hops
-        if lines < 2 * hops:
+    def _laid_out(self, characters: int, cycle: int | None) -> Graph:
+        """The graph that fits. Raises `ValueError` where none does."""
+        for name, share in self._shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share of the hashes, 0 to 1, not {share}")
+        if cycle is not None and cycle < 2:
+            raise ValueError(f"a cycle has at least 2 hashes, not {cycle}")
+        if self._shares["near"]:
+            self._names.near(np.zeros(1, np.uint64), self.near_kind)  # raises where there are none
+        lines, width = characters // self.line_length, self.line_length
+        nodes, beside = shares(max(lines, 0), cycle, self._shares)
+        least = max(cycle or 2 * self.hops, LEAST if any(beside.values()) else 1)
+        if nodes < least:
+            more = int(np.ceil(least * (1 + sum(self._shares.values())))) + 1
+            if cycle:
+                needed = f"a cycle of {cycle} hashes needs {least}: take a shorter one"
+            else:
+                needed = f"{self.hops} hops need {2 * self.hops}: take at most {nodes // 2} hops"
             raise ValueError(
-                f"{characters} characters hold {lines} lines and {hops} hops need {2 * hops}: "
-                f"take at most {lines // 2} hops or at least {2 * hops * self.line_length} "
-                "characters"
+                f"{characters} characters hold {nodes} lines of chains and {needed} or at least "
+                f"{(more if any(self._shares.values()) else least) * width} characters"
             )
-        if lines > 52**self.hash_length:
-            enough = next(n for n in range(1, MAX_LENGTH) if characters // (2 * n + 4) <= 52**n)
+        graph = Graph(
+            self.seed, nodes, cycle or nodes,
+            beside["overwritten"], beside["branches"], beside["near"],
+        )  # fmt: skip
+        self._check_hashes(characters, graph.named + self.unanswerable)
+        chains = nodes // (cycle or self.hops + 1)
+        if self.queries < 1 or self.queries - self.unanswerable > chains:
             raise ValueError(
-                f"only {52**self.hash_length} hashes have {self.hash_length} letters and "
-                f"{characters} characters need {lines}: take hash_length {enough} or at most "
-                f"{52**self.hash_length * self.line_length} characters"
+                f"{nodes} lines hold {chains} chains of {self.hops} hops apart from each other: "
+                f"take 1 to {chains} queries, not {self.queries - self.unanswerable}"
             )
-        chains = lines // (hops + 1)
-        if not 1 <= self.queries <= chains:
+        if not 0 <= self.unanswerable <= self.queries:
             raise ValueError(
-                f"{lines} lines hold {chains} chains of {hops} hops apart from each other: take "
-                f"1 to {chains} queries, not {self.queries}"
+                f"of {self.queries} queries {self.unanswerable} cannot be unanswerable: take 0 to "
+                f"{self.queries}"
             )
+        return graph
 
-    def __repr__(self) -> str:
-        stride = f", stride={self.stride}" if self.mode == "skip" else ""
-        return (
-            f"HashHop(characters={self.characters}, hops={self.hops}, "
-            f"hash_length={self.hash_length}, queries={self.queries}, seed={self.seed}, "
-            f"order={self.order}, mode={self.mode!r}{stride})"
+    def _check_hashes(self, characters: int, needed: int) -> None:
+        base, width = self.alphabet.base, self.alphabet.width
+        if needed <= self._names.most:
+            return
+        enough = [
+            n * width
+            for n in range(1, MAX_LENGTH // width + 1)
+            if characters // (2 * n * width + 4) + self.unanswerable
+            <= base ** min(n, self.alphabet.core)
+        ]
+        remedy = f"take hash_length {enough[0]} or" if enough else "take a larger alphabet or"
+        raise ValueError(
+            f"only {self._names.most} hashes have {self.hash_length} letters of {base} and "
+            f"{characters} characters need {needed}: {remedy} at most "
+            f"{self._names.most * self.line_length} characters"
         )
 
+    def __repr__(self) -> str:
+        told = [f"characters={self.characters}"]
+        for name, value in self.config().items():
+            if name in _ALWAYS or value != _DEFAULTS[name]:
+                told.append(f"{name}={value!r}")
+        return f"HashHop({', '.join(told)})"
+
+    def config(self) -> dict[str, object]:
+        """Return all parameters but the size, fit for JSON: what tells samples apart."""
+        least = self._lengths[0]
+        return {
+            "hops": self.hops if least == self.hops else (least, self.hops),
+            "hash_length": self.hash_length,
+            "queries": self.queries,
+            "seed": self.seed,
+            "order": self.order,
+            "mode": self.mode,
+            "stride": self.stride,
+            "alphabet": _as_given(self.alphabet.symbols),
+            "cycle": None if self._graph.cycle == self._graph.nodes else self._graph.cycle,
+            **self._shares,
+            "near_kind": self.near_kind,
+            "unanswerable": self.unanswerable,
+        }
+
     def __len__(self) -> int:
-        """The number of lines, which is the number of hashes too."""
-        return self._lines
+        """The number of lines."""
+        return self._graph.lines
 
     @property
     def characters(self) -> int:
         """The exact length of the text in characters, and in bytes."""
-        return self._lines * self.line_length
+        return len(self) * self.line_length
 
     # The lines
 
     def line(self, i: int) -> str:
         """Return line `i`, without its newline. Costs the same for every line."""
-        if not 0 <= i < self._lines:
-            raise IndexError(f"line {i} is not one of the {self._lines} lines")
+        if not 0 <= i < len(self):
+            raise IndexError(f"line {i} is not one of the {len(self)} lines")
         return str(self._block(i, i + 1)[0, :-1].tobytes(), "ascii")
 
     def lines(self, start: int = 0, stop: int | None = None) -> str:
@@ -163,12 +246,16 @@ class HashHop:
         for block in self.blocks():
             file.write(block)
 
-    def sha256(self) -> str:
-        """Return the SHA-256 of the whole text, in hexadecimal."""
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256()
         for block in self.blocks():
             digest.update(block)
         return digest.hexdigest()
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the whole text, in hexadecimal. O(characters), once."""
+        return self._sha256
 
     def pairs(self, start: int = 0, stop: int | None = None) -> tuple[Letters, Letters]:
         """Return the sources and targets of lines `start` … `stop` − 1 as fixed-width keys.
@@ -182,9 +269,9 @@ class HashHop:
         shape = (count, max(8, self.hash_length))
         sources, targets = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
         for a, b in spans:
-            nodes, following = self._nodes(a, b)
-            sources[a - first : b - first, : self.hash_length] = self._names.letters(nodes)
-            targets[a - first : b - first, : self.hash_length] = self._names.letters(following)
+            nodes, following = self._edges(a, b)
+            sources[a - first : b - first, : self.hash_length] = self._letters(nodes)
+            targets[a - first : b - first, : self.hash_length] = self._letters(following)
         return sources, targets
 
     def __contains__(self, text: object) -> bool:
@@ -192,30 +279,85 @@ class HashHop:
         if not isinstance(text, str) or len(text) != self.hash_length or not text.isascii():
             return False
         letters = np.frombuffer(text.encode(), np.uint8).reshape(1, -1)
-        return bool(0 <= self._names.nodes(letters)[0] < self._lines)
+        if 0 <= self._names.nodes(letters)[0] < self._graph.named:
+            return True
+        node = self._names.nodes(letters, by_core=True) if self._graph.near else np.array([-1])
+        if not 0 <= node[0] < self._graph.nodes:
+            return False
+        near = self._names.near(node.astype(np.uint64), self.near_kind)
+        return bool(self._graph.is_near(int(node[0])) and (near == letters).all())
 
     # What is asked
 
+    def _chain_nodes(self) -> UInt64s:
+        """The nodes of every chain that has an answer, uint64 (chains, most hops + 1)."""
+        graph, closed = self._graph, self._graph.cycle < self._graph.nodes
+        stretch = graph.cycle if closed else self.hops + 1
+        chains = Permutation(graph.nodes // stretch, round_keys("queries", self.seed))
+        asked = chains.forward(np.arange(self.queries - self.unanswerable, dtype=np.uint64))
+        edges = np.arange(self.hops + 1, dtype=np.uint64) % np.uint64(graph.cycle)
+        return (asked * np.uint64(stretch))[:, None] + edges
+
     def chain_letters(self) -> Letters:
-        """Return every asked chain, uint8 (queries, hops + 1, hash_length): query first."""
-        chains = Permutation(self._lines // (self.hops + 1), round_keys("queries", self.seed))
-        asked = chains.forward(np.arange(self.queries, dtype=np.uint64))
-        edges = np.arange(self.hops + 1, dtype=np.uint64)
-        nodes = (asked * np.uint64(self.hops + 1))[:, None] + edges
+        """Return every chain that has an answer: uint8 (chains, most hops + 1, hash_length).
+
+        The query first, and as far as the longest goes.
+        """
+        nodes = self._chain_nodes()
         letters = self._names.letters(nodes.ravel())
-        return letters.reshape(self.queries, self.hops + 1, self.hash_length)
+        return letters.reshape(*nodes.shape, self.hash_length)
+
+    def chain_hops(self) -> NDArray[np.int64]:
+        """Return the hops that each chain of `chain_letters` is asked for: int64 (chains,)."""
+        count = self.queries - self.unanswerable
+        drawn = spread(self.seed, "hops", count, len(self._lengths))
+        return drawn.astype(np.int64) + self._lengths[0]
+
+    def chain_lines(self) -> list[NDArray[np.int64]]:
+        """Return for each of `chains` the line that each of its hops is taken on. O(queries)."""
+        nodes, hops = self._chain_nodes(), self.chain_hops()
+        lines = self._graph.lines_of(self._order, nodes.ravel()).reshape(nodes.shape)
+        answerable = [row[:n].astype(np.int64) for row, n in zip(lines, hops.tolist(), strict=True)]
+        return self._mixed(answerable, [np.empty(0, np.int64)] * self.unanswerable)
 
     @cached_property
     def chains(self) -> list[tuple[str, ...]]:
-        """Every asked chain as its `hops` + 1 hashes, from the query to the end."""
-        width = self.hash_length
-        rows = (str(row.tobytes(), "ascii") for row in self.chain_letters())
-        return [tuple(row[i : i + width] for i in range(0, len(row), width)) for row in rows]
+        """Every asked chain as its hashes, from the query to the end; only the query where it is
+        on no line."""
+        width, letters, hops = self.hash_length, self.chain_letters(), self.chain_hops()
+        rows = [str(row.tobytes(), "ascii") for row in letters]
+        answerable = [
+            tuple(row[i : i + width] for i in range(0, width * (n + 1), width))
+            for row, n in zip(rows, hops.tolist(), strict=True)
+        ]
+        first = np.uint64(self._graph.named)
+        unknown = self._names.letters(first + np.arange(self.unanswerable, dtype=np.uint64))
+        return self._mixed(answerable, [(str(row.tobytes(), "ascii"),) for row in unknown])
+
+    def _mixed(self, answerable: list[T], unanswerable: list[T]) -> list[T]:
+        """Both kinds of queries in the order in which they are asked."""
+        if not unanswerable:
+            return answerable
+        places = Permutation(self.queries, round_keys("asked", self.seed))
+        both = answerable + unanswerable
+        return [both[i] for i in places.forward(np.arange(self.queries, dtype=np.uint64)).tolist()]
+
+    @property
+    def characters_of_hashes(self) -> str:
+        """Every character that occurs in hashes."""
+        return self.alphabet.characters
+
+    @cached_property
+    def asked(self) -> dict[str, tuple[int, ...]]:
+        """Each query and how many hops away the hashes are that its answer names, () for none."""
+        named = {n: positions(n, self.mode, self.stride) for n in self._lengths} | {0: ()}
+        return {chain[0]: named[len(chain) - 1] for chain in self.chains}
 
     @property
     def targets(self) -> dict[str, str]:
         """Each query and its answer, the hashes that the mode asks for joined by " = "."""
-        return {c[0]: " = ".join(c[i] for i in self.positions) for c in self.chains}
+        asked = self.asked
+        return {c[0]: " = ".join(c[i] for i in asked[c[0]]) or NONE for c in self.chains}
 
     @property
     def completion(self) -> str:
@@ -224,7 +366,15 @@ class HashHop:
 
     def question(self) -> str:
         """Return what is asked about the text, with every query on a line of its own."""
-        return question(self.hops, self.positions, [chain[0] for chain in self.chains])
+        unknown = spread(self.seed, "unknown", self.unanswerable, len(self._lengths)).tolist()
+        hops = self._mixed(self.chain_hops().tolist(), [self._lengths[i] for i in unknown])
+        return question(
+            [(chain[0], n) for chain, n in zip(self.chains, hops, strict=True)],
+            self.mode,
+            self.stride,
+            overwritten=bool(self._graph.stale),
+            unanswerable=bool(self.unanswerable),
+        )
 
     @property
     def prompt(self) -> str:
@@ -232,44 +382,59 @@ class HashHop:
         return f"{self.text()}\n{self.question()}"
 
     def metadata(self) -> dict[str, object]:
-        """Return all that it takes to make this sample again, fit for JSON."""
+        """Return all that it takes to make this sample again, and what tells that it is the same,
+        fit for JSON. O(characters) for the text's SHA-256, once."""
         return {
             "format": "hashmem",
             "version": FORMAT_VERSION,
-            "seed": self.seed,
-            "order": self.order,
-            "hash_length": self.hash_length,
-            "hops": self.hops,
-            "queries": self.queries,
-            "mode": self.mode,
+            **self.config(),
             "positions": list(self.positions),
-            "lines": self._lines,
+            "lines": len(self),
             "characters": self.characters,
+            "sha256": self.sha256(),
         }
 
     # Lines from numbers
 
     def _spans(self, start: int, stop: int | None) -> Iterator[tuple[int, int]]:
-        stop = self._lines if stop is None else stop
-        if not 0 <= start <= stop <= self._lines:
-            raise IndexError(f"lines {start} to {stop} are not within the {self._lines} lines")
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"lines {start} to {stop} are not within the {len(self)} lines")
         for a in range(start, stop, _BLOCK):
             yield a, min(a + _BLOCK, stop)
 
-    def _nodes(self, start: int, stop: int) -> tuple[UInt64s, UInt64s]:
-        """The nodes that lines `start` … `stop` − 1 carry, and those they point to."""
-        nodes = self._order.forward(np.arange(start, stop, dtype=np.uint64))
-        following = nodes + np.uint64(1)
-        following[following == np.uint64(self._lines)] = 0
-        return nodes, following
+    def _edges(self, start: int, stop: int) -> tuple[UInt64s, UInt64s]:
+        """The nodes that lines `start` … `stop` − 1 lead from and to."""
+        return self._graph.edges(self._order, np.arange(start, stop, dtype=np.uint64))
+
+    def _letters(self, nodes: UInt64s) -> Letters:
+        """The hashes of nodes, near misses included."""
+        graph = self._graph
+        if not graph.near:
+            return self._names.letters(nodes)
+        near = np.flatnonzero(nodes >= np.uint64(graph.named))
+        nodes = nodes.copy()
+        nodes[near] = graph.near_to(nodes[near])
+        letters = self._names.letters(nodes)
+        letters[near] = self._names.near(nodes[near], self.near_kind)
+        return letters
 
     def _block(self, start: int, stop: int) -> Letters:
         """The text of lines `start` … `stop` − 1, uint8 (lines, line_length)."""
-        nodes, following = self._nodes(start, stop)
+        sources, targets = self._edges(start, stop)
         width = self.hash_length
         text = np.empty((stop - start, self.line_length), np.uint8)
-        text[:, :width] = self._names.letters(nodes)
+        text[:, :width] = self._letters(sources)
         text[:, width : width + 3] = np.frombuffer(b" = ", np.uint8)
-        text[:, width + 3 : -1] = self._names.letters(following)
+        text[:, width + 3 : -1] = self._letters(targets)
         text[:, -1] = ord("\n")
         return text
+
+
+def _as_given(symbols: tuple[str, ...]) -> str | list[str]:
+    """An alphabet as it is given: letters as one text."""
+    return "".join(symbols) if len(symbols[0]) == 1 else list(symbols)
+
+
+_DEFAULTS = HashHop.__init__.__kwdefaults__ or {}
+_ALWAYS = ("hops", "hash_length", "queries", "seed", "order", "mode")  # `repr` shows them

@@ -13,6 +13,9 @@ invented      a hash that the text does not hold
 refused       no hash, and the reply says that it cannot or will not
 empty         no hash and no such words
 
+A query that is on no line is correct when its answer names no hash and says so ("none", "unknown",
+"not in the text").
+
 A reply that never arrived (None) is counted as failed and marked neither right nor wrong.
 """
 
@@ -21,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hashmem.hashhop.extract import find_answers, is_refusal
+from hashmem.hashhop.extract import find_answers, find_words, is_refusal
 
 ERROR_KINDS = ("intermediate", "wrong_chain", "invented", "refused", "empty")
 _Z = 1.959963984540054  # the 97.5 % point of the normal distribution: intervals of 95 %
@@ -33,7 +36,11 @@ class ScoredSample(Protocol):
     @property
     def chains(self) -> list[tuple[str, ...]]: ...
     @property
+    def asked(self) -> dict[str, tuple[int, ...]]: ...
+    @property
     def positions(self) -> tuple[int, ...]: ...
+    @property
+    def characters_of_hashes(self) -> str: ...
     @property
     def hash_length(self) -> int: ...
     def __contains__(self, text: object) -> bool: ...
@@ -45,6 +52,7 @@ class Mark:
     """What one query's answer was worth."""
 
     query: str
+    positions: tuple[int, ...]  # how many hops from the query each hash is that was asked for
     answer: tuple[str, ...]  # the hashes that were read from the reply and counted
     right: tuple[bool, ...]  # for every hash that was asked for
     error: str | None  # one of ERROR_KINDS, None where correct
@@ -57,8 +65,8 @@ class Mark:
 
     @property
     def first_broken(self) -> int | None:
-        """Which of the hashes asked for is the first wrong one, counted from 0; None: none is."""
-        return self.right.index(False) if False in self.right else None
+        """How many hops from the query the first wrong hash is; None: none is."""
+        return self.positions[self.right.index(False)] if False in self.right else None
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Score:
     """The marks of all queries of one sample that were replied to, and what they sum up to."""
 
     sample: dict[str, object]  # its metadata: a score without it says little
-    positions: tuple[int, ...]  # how many hops from the query each hash is that was asked for
+    positions: tuple[int, ...]  # how many hops from a query hashes are that were asked for
     marks: tuple[Mark, ...]
     failed: int  # queries whose reply never arrived
 
@@ -87,19 +95,18 @@ class Score:
 
     @property
     def by_hop(self) -> dict[int, float]:
-        """The share of answers that are right at each hop that was asked for."""
-        count = len(self.marks)
-        right = [sum(mark.right[j] for mark in self.marks) for j in range(len(self.positions))]
-        return {
-            hop: n / count if count else math.nan
-            for hop, n in zip(self.positions, right, strict=True)
-        }
+        """The share of answers that are right at each hop, of those asked for it."""
+        right: dict[int, list[bool]] = {hop: [] for hop in self.positions}
+        for mark in self.marks:
+            for hop, is_right in zip(mark.positions, mark.right, strict=True):
+                right[hop].append(is_right)
+        return {hop: sum(of) / len(of) if of else math.nan for hop, of in right.items()}
 
     @property
     def first_broken(self) -> dict[int, int]:
         """How many answers go wrong first at each hop that was asked for."""
         first = [mark.first_broken for mark in self.marks]
-        return {hop: first.count(j) for j, hop in enumerate(self.positions)}
+        return {hop: first.count(hop) for hop in self.positions}
 
     @property
     def errors(self) -> dict[str, int]:
@@ -156,12 +163,13 @@ def score(sample: ScoredSample, replies: str | Mapping[str, str | None]) -> Scor
     a reply to something that is no query of the sample.
     """
     chains = {chain[0]: chain for chain in sample.chains}
-    asked = len(sample.positions), sample.hash_length, sample
+    counts = {query: len(positions) for query, positions in sample.asked.items()}
+    asked = sample.hash_length, sample, sample.characters_of_hashes
     texts: dict[str, str | None] = {}
     found: dict[str, list[str]] = {}
     if isinstance(replies, str):
         texts = dict.fromkeys(chains, replies)
-        found = find_answers(replies, list(chains), *asked)
+        found = find_answers(replies, counts, *asked)
     else:
         strange = [query for query in replies if query not in chains]
         if strange:
@@ -171,7 +179,7 @@ def score(sample: ScoredSample, replies: str | Mapping[str, str | None]) -> Scor
         for query in chains:
             text = texts[query] = replies.get(query)
             if text is not None:
-                found |= find_answers(text, [query], *asked)
+                found |= find_answers(text, {query: counts[query]}, *asked)
     marks = tuple(
         _mark(sample, chains[query], found[query], text)
         for query, text in texts.items()
@@ -197,12 +205,18 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def _mark(sample: ScoredSample, chain: tuple[str, ...], found: list[str], reply: str) -> Mark:
-    wanted = tuple(chain[i] for i in sample.positions)
+    positions = sample.asked[chain[0]]
+    wanted = tuple(chain[i] for i in positions)
     shown_steps = len(wanted) == 1 and len(found) > 1
     answer = tuple(found[-1:] if shown_steps else found)
     right = tuple(j < len(answer) and answer[j] == text for j, text in enumerate(wanted))
-    error = None if answer == wanted else _error_kind(sample, chain, wanted, answer, reply)
-    return Mark(chain[0], answer, right, error, shown_steps)
+    says_none = not answer and is_refusal(
+        find_words(reply, chain[0], sample.hash_length, sample.characters_of_hashes)
+    )
+    error = None
+    if answer != wanted or (not wanted and not says_none):
+        error = _error_kind(sample, chain, wanted, answer, says_none)
+    return Mark(chain[0], positions, answer, right, error, shown_steps)
 
 
 def _error_kind(
@@ -210,10 +224,10 @@ def _error_kind(
     chain: tuple[str, ...],
     wanted: tuple[str, ...],
     answer: tuple[str, ...],
-    reply: str,
+    says_none: bool,
 ) -> str:
     if not answer:
-        return "refused" if is_refusal(reply) else "empty"
+        return "refused" if says_none else "empty"
     same = [a == b for a, b in zip(answer, wanted, strict=False)]
     at = same.index(False) if False in same else len(same)  # past the end: too few or too many
     if at == len(answer) or answer[at] in chain:

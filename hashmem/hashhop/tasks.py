@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 MODES = ("step", "direct", "skip")
+NONE = "none"  # the answer to a query that has none
 
 
 def positions(hops: int, mode: str, stride: int = 2) -> tuple[int, ...]:
@@ -30,19 +31,55 @@ def positions(hops: int, mode: str, stride: int = 2) -> tuple[int, ...]:
     return (*range(stride, hops, stride), hops)
 
 
-def question(hops: int, named: Sequence[int], queries: Sequence[str]) -> str:
-    """Return the question for `queries`, whose answers name the hashes `named` hops away."""
-    if len(named) == hops:
-        wanted = "every hash on the way, in order, the last one included"
-    elif len(named) == 1:
-        wanted = f"only the hash that is {hops} hops away, none of those between"
+def question(
+    asked: Sequence[tuple[str, int]],
+    mode: str,
+    stride: int = 2,
+    *,
+    overwritten: bool = False,
+    unanswerable: bool = False,
+) -> str:
+    """Return the question for queries, each with its number of hops, answered as `mode` says.
+
+    `overwritten`: it says that of two lines with one source the last counts. `unanswerable`: it
+    says what to answer to a query that is on no line.
+    """
+    counts = {hops for _, hops in asked}
+    if len(counts) == 1:
+        (hops,) = counts
+        take = f"take {_hops(hops)}"
+        named = positions(hops, mode, stride)
+        wanted = _wanted(hops, named)
+        pattern = " = ".join(["query", *(f"hash{i}" for i in named)])
     else:
-        ordinals = ", ".join(map(str, named[:-1]))
-        wanted = f"only the hashes that are {ordinals} and {named[-1]} hops away, in order"
-    pattern = " = ".join(["query", *(f"hash{i}" for i in named)])
+        take = "take as many hops as stand beside it"
+        wanted = {
+            "step": "every hash on the way, in order, the last one included",
+            "direct": "only the hash at the end, none of those between",
+        }.get(mode, f"only every {stride}. hash on the way and the one at the end, in order")
+        pattern = "query = hash" if mode == "direct" else "query = hash = hash = ..."
+    rules = 'Each line "A = B" above says that one hop leads from hash A to hash B.\n'
+    if overwritten:
+        rules += "Where A stands on the left of several lines, only the last of them counts.\n"
+    missing = f'Of a query that is on no line, answer "query = {NONE}".\n' if unanswerable else ""
     return (
-        'Each line "A = B" above says that one hop leads from hash A to hash B.\n'
-        f"Start at each query below and take {hops} hop{'s' * (hops != 1)}. Name {wanted}.\n"
-        f"Answer with one line for each query, in the form\n{pattern}\n\n"
-        "Queries:\n" + "".join(f"{query}\n" for query in queries)
+        f"{rules}Start at each query below and {take}. Name {wanted}.\n{missing}"
+        f"Answer with one line for each query, in the form\n{pattern}\n\nQueries:\n"
+        + "".join(
+            f"{query}\n" if len(counts) == 1 else f"{query} ({_hops(hops)})\n"
+            for query, hops in asked
+        )
     )
+
+
+def _hops(count: int) -> str:
+    return f"{count} hop{'s' * (count != 1)}"
+
+
+def _wanted(hops: int, named: Sequence[int]) -> str:
+    if len(named) == hops:
+        return "every hash on the way, in order, the last one included"
+    if len(named) == 1:
+        return f"only the hash that is {hops} hops away, none of those between"
+    ordinals = ", ".join(map(str, named[:-1]))
+    return f"only the hashes that are {ordinals} and {named[-1]} hops away, in order"

@@ -1,0 +1,206 @@
+"""Harder HashHop texts: what lies beside the cycle, other hashes, other queries; their marks."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hashmem.hashhop import HashHop, score
+from hashmem.hashhop.names import ALPHABET, Alphabet, HashNames
+
+WORDS = ["the", "and", "for", "not", "but", "all", "one", "two", "any", "out"]
+ALPHABETS = {"letters": ALPHABET, "digits": "0123456789", "small": "abcdef", "words": WORDS}
+SHARES = st.sampled_from([0.0, 0.1, 0.5, 1.0])
+
+
+@st.composite
+def samples(draw, **chosen):
+    """Any sample whose hashes are long enough for near misses."""
+    alphabet = draw(st.sampled_from(sorted(ALPHABETS)))
+    length = {"letters": 12, "digits": 20, "small": 30, "words": 57}[alphabet]
+    least = draw(st.integers(1, 4))
+    options = {
+        "hops": draw(st.sampled_from([least, (least, least + 3)])),
+        "hash_length": length,
+        "alphabet": ALPHABETS[alphabet],
+        "queries": 4,
+        "unanswerable": draw(st.integers(0, 4)),
+        "cycle": draw(st.sampled_from([None, 2, 3, 5])),
+        "overwritten": draw(SHARES),
+        "branches": draw(SHARES),
+        "near": draw(SHARES),
+        "near_kind": draw(st.sampled_from(["letter", "prefix"])),
+        "seed": draw(st.integers(0, 1 << 70)),
+        "order": draw(st.integers(0, 2)),
+        "mode": draw(st.sampled_from(["step", "direct"])),
+    }
+    lines = draw(st.integers(150, 300))
+    return HashHop(characters=lines * (2 * length + 4), **options | chosen)
+
+
+def read(sample):
+    return [tuple(line.split(" = ")) for line in sample.text().splitlines()]
+
+
+@given(samples())
+@settings(max_examples=60)
+def test_the_last_line_of_each_hash_leads_along_the_chains(sample):
+    pairs = read(sample)
+    links = dict(pairs)  # of equal sources the last
+    for chain in sample.chains:
+        assert (len(chain) == 1) == (chain[0] not in links)
+        assert [links[hash_] for hash_ in chain[:-1]] == list(chain[1:])
+    for chain, lines in zip(sample.chains, sample.chain_lines(), strict=True):
+        assert [pairs[i] for i in lines.tolist()] == list(pairwise(chain))
+
+
+@given(samples(), st.data())
+@settings(max_examples=40)
+def test_any_piece_is_that_piece_of_the_whole(sample, data):
+    lines = sample.text().splitlines()
+    assert len(lines) == len(sample)
+    assert len(sample.text()) == sample.characters
+    a, b = sorted(data.draw(st.lists(st.integers(0, len(lines)), min_size=2, max_size=2)))
+    assert sample.lines(a, b).splitlines() == lines[a:b]
+    sources, targets = sample.pairs(a, b)
+    ends = [
+        tuple(bytes(end).decode() for end in pair) for pair in zip(sources, targets, strict=True)
+    ]
+    assert [" = ".join(pair) for pair in ends] == lines[a:b]
+
+
+@given(samples())
+@settings(max_examples=60)
+def test_every_line_is_of_the_kind_and_number_asked_for(sample):
+    pairs, shares = read(sample), sample.config()
+    named = Counter(source for source, _ in pairs)
+    nodes = int(np.isin([*named.values()], [1, 2]).sum())
+    assert nodes == len(named), "no hash is on more than two lines"
+    graph = sample._graph
+    twice = sum(count == 2 for count in named.values())
+    assert twice == graph.stale == int(shares["overwritten"] * graph.nodes)
+    assert graph.feeders == int(shares["branches"] * graph.nodes)
+    assert graph.near == int(shares["near"] * graph.nodes)
+    assert len(pairs) == graph.nodes + graph.stale + graph.feeders + graph.near
+    ends = {target for _, target in pairs}
+    assert len(named.keys() - ends) == graph.feeders, "only these are never a target"
+    assert ends <= named.keys()
+    assert all(source != target for source, target in pairs)
+    assert all(hash_ in sample for hash_ in named)
+
+
+@given(samples(cycle=3, near=0.0, branches=0.0, overwritten=0.0))
+@settings(max_examples=30)
+def test_short_cycles_come_round(sample):
+    links = dict(read(sample))
+    for start in links:
+        assert links[links[links[start]]] == start
+        assert links[start] != start
+
+
+@pytest.mark.parametrize("kind", ["letter", "case", "prefix"])
+@given(
+    seed=st.integers(0, 1 << 70),
+    nodes=st.lists(st.integers(0, 52**10 - 1), min_size=1, max_size=50, unique=True),
+    length=st.integers(11, 64),
+)
+def test_near_misses_are_near_and_nobody_elses(kind, seed, nodes, length):
+    names = HashNames(length, seed)
+    numbers = np.array(nodes, np.uint64)
+    hashes, misses = names.letters(numbers), names.near(numbers, kind)
+    assert len({miss.tobytes() for miss in misses}) == len(nodes)
+    assert (names.nodes(misses) == -1).all(), "they are the hash of no node"
+    assert np.array_equal(names.nodes(misses, by_core=True), numbers.astype(np.int64))
+    differ = hashes != misses
+    assert not differ[:, :10].any()
+    if kind == "prefix":
+        assert differ[:, 10:].all()
+    else:
+        assert (differ.sum(axis=1) == 1).all()
+    if kind == "case":
+        same = [
+            a.tobytes().lower() == b.tobytes().lower() for a, b in zip(hashes, misses, strict=True)
+        ]
+        assert all(same)
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+@given(st.integers(), st.data())
+def test_any_alphabet_gives_each_node_its_own_hash(name, seed, data):
+    alphabet = Alphabet(ALPHABETS[name])
+    symbols = data.draw(st.integers(1, 64 // alphabet.width))
+    names = HashNames(symbols * alphabet.width, seed, alphabet)
+    last = data.draw(st.integers(min(100, names.most), names.most))
+    nodes = np.arange(max(0, last - 100), last, dtype=np.uint64)
+    letters = names.letters(nodes)
+    assert len({row.tobytes() for row in letters}) == len(nodes)
+    assert np.array_equal(names.nodes(letters), nodes.astype(np.int64))
+    for row in letters[:10]:
+        text = row.tobytes().decode()
+        cut = [text[i : i + alphabet.width] for i in range(0, len(text), alphabet.width)]
+        assert set(cut) <= set(ALPHABETS[name])
+
+
+@given(samples())
+@settings(max_examples=60)
+def test_the_wanted_reply_is_right_and_silence_is_not(sample):
+    assert score(sample, sample.completion).accuracy == 1
+    assert score(sample, sample.targets).accuracy == 1
+    nothing = score(sample, dict.fromkeys(sample.targets, "none"))
+    assert nothing.correct == sample.unanswerable
+    assert nothing.errors["refused"] == 4 - sample.unanswerable
+    assert score(sample, dict.fromkeys(sample.targets, "")).correct == 0
+
+
+@given(samples(hops=(1, 4)))
+@settings(max_examples=30)
+def test_queries_of_several_lengths_say_theirs(sample):
+    question = sample.question()
+    for chain, positions in zip(sample.chains, sample.asked.values(), strict=True):
+        hops = len(chain) - 1
+        assert 1 <= hops <= 4 or (hops, positions) == (0, ())
+        assert positions == (() if not hops else (hops,) if sample.mode == "direct" else
+                             tuple(range(1, hops + 1)))  # fmt: skip
+        shown = [line for line in question.splitlines() if line.startswith(chain[0])]
+        if hops and f"{chain[0]} (" in question:
+            assert shown == [f"{chain[0]} ({hops} hop{'s' * (hops > 1)})"]
+    assert ('= none"' in question) == bool(sample.unanswerable)
+
+
+def test_what_is_by_hop_is_of_the_queries_asked_for_it():
+    sample = HashHop(characters=9_000, hops=(1, 3), queries=40, seed=3)
+    one_hop = {query: " = ".join(chain[:2]) for query, chain in
+               ((chain[0], chain) for chain in sample.chains)}  # fmt: skip
+    result = score(sample, one_hop)
+    lengths = Counter(len(chain) - 1 for chain in sample.chains)
+    assert len(lengths) == 3
+    assert result.by_hop == {1: 1.0, 2: 0.0, 3: 0.0}
+    assert result.correct == lengths[1]
+    assert result.first_broken == {1: 0, 2: lengths[2] + lengths[3], 3: 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"hops": (3, 2)}, "give the fewer first"),
+        ({"cycle": 1}, "at least 2 hashes"),
+        ({"cycle": 999}, "take a shorter one or at least 35964 characters"),
+        ({"overwritten": 1.5}, "0 to 1, not 1.5"),
+        ({"near": 0.5, "hash_length": 10}, "hashes of more than 10, not 10"),
+        ({"near": 0.5, "near_kind": "far"}, "take letter, case, prefix"),
+        ({"near": 0.5, "near_kind": "case", "alphabet": "0123456789", "hash_length": 30}, "cases"),
+        ({"unanswerable": 6}, "take 0 to 5"),
+        ({"alphabet": "a"}, "at least two symbols"),
+        ({"alphabet": "ab "}, "ASCII letters and digits"),
+        ({"alphabet": "aab"}, "no symbol twice"),
+        ({"alphabet": ["ab", "c"]}, "have one length"),
+        ({"alphabet": ["ab", "cd"], "hash_length": 15}, "a multiple of these, not 15"),
+        ({"alphabet": "01", "hash_length": 5}, "take hash_length 8 or at most 448 characters"),
+    ],
+)
+def test_what_cannot_be_met_is_refused_with_what_would_work(options, says):
+    with pytest.raises(ValueError, match=says):
+        HashHop(**{"characters": 3_600} | options)
