@@ -1,7 +1,11 @@
 """Harder HashHop texts: what lies beside the cycle, other hashes, other queries; their marks."""
 
+import ast
+import hashlib
+import re
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashmem.hashhop import HashHop, score
+from hashmem.hashhop.hidden import KINDS, HiddenHop
+from hashmem.hashhop.measuring import single_tokens
 from hashmem.hashhop.names import ALPHABET, Alphabet, HashNames
 
 WORDS = ["the", "and", "for", "not", "but", "all", "one", "two", "any", "out"]
@@ -204,3 +210,133 @@ def test_what_is_by_hop_is_of_the_queries_asked_for_it():
 def test_what_cannot_be_met_is_refused_with_what_would_work(options, says):
     with pytest.raises(ValueError, match=says):
         HashHop(**{"characters": 3_600} | options)
+
+
+# -- sizes in tokens -------------------------------------------------------------------------------
+
+
+def pieces(text):
+    """A tokenizer of sorts: how many tokens a text has does not follow from its length."""
+    return len(re.findall(r"[A-Z]?[a-z]{1,2}|[A-Z0-9]|\s+|=", text))
+
+
+@given(samples(), st.integers(5_000, 12_000))
+@settings(max_examples=15)
+def test_a_size_in_tokens_is_the_most_that_fits(sample, tokens):
+    options = sample.config() | {"hops": 2, "cycle": None}
+    found = HashHop(tokens=tokens, count=pieces, **options)
+    assert found.tokens == found.metadata()["tokens"] == pieces(found.text()) <= tokens
+    more = HashHop(characters=found.characters + found.line_length, **options)
+    assert pieces(more.text()) > tokens or len(more) == len(found)
+    again = HashHop(characters=found.characters, **options)
+    assert again.text() == found.text()
+
+
+def test_a_size_in_tokens_takes_few_countings():
+    counted = []
+
+    def count(text):
+        counted.append(pieces(text))
+        return counted[-1]
+
+    assert HashHop(tokens=200_000, count=count, hops=2).tokens == max(
+        n for n in counted if n <= 200_000
+    )
+    assert len(counted) < 15
+
+
+@pytest.mark.parametrize(
+    ("count", "says"),
+    [
+        (lambda text: 1 / 0, "the tokenizer failed on a text of .* ZeroDivisionError"),
+        (lambda text: text.split(), "returns a number of tokens, not"),
+        (lambda text: -1, "returns a number of tokens, not -1"),
+        (len, "take at least so many, not 500"),
+    ],
+)
+def test_a_tokenizer_that_fails_or_a_size_too_small_is_told(count, says):
+    with pytest.raises(ValueError, match=says):
+        HashHop(tokens=500, count=count)
+
+
+def test_a_tokenizer_without_a_size_is_refused():
+    with pytest.raises(ValueError, match="pass tokens="):
+        HashHop(characters=9_000, count=len)
+
+
+@given(st.lists(st.text("abc ", min_size=1, max_size=4)), st.integers(1, 3))
+def test_single_tokens_are_single_and_of_one_length(words, split_from):
+    def encode(text):
+        return [text] if len(text.strip()) < split_from else list(text)
+
+    plain = {w for w in words if w.isalnum() and len(encode(w)) == len(encode(f" {w}")) == 1}
+    if max(Counter(map(len, plain)).values(), default=0) < 2:
+        with pytest.raises(ValueError, match="fewer than two"):
+            single_tokens(words, encode)
+        return
+    found = single_tokens(words, encode)
+    assert len(found) == len(set(found)) >= 2
+    assert len({len(word) for word in found}) == 1
+    for word in found:
+        assert word in words
+        assert len(encode(word)) == len(encode(f" {word}")) == 1
+    Alphabet(found)
+
+
+# -- hidden in text --------------------------------------------------------------------------------
+
+CODE = Path(ast.__file__).read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(sample=samples(), between=st.integers(1, 9), lines=st.integers(1, 300))
+@settings(max_examples=10)
+def test_hidden_pairs_are_the_samples_and_the_rest_is_the_filler(kind, sample, between, lines):
+    filler = CODE.splitlines()[:lines]
+    hidden = HiddenHop(sample, filler, kind=kind, between=between)
+    text = hidden.text().splitlines()
+    pairs = sample.text().splitlines()
+    step = between + 1
+    rest = [line for i, line in enumerate(text) if i % step != between]
+    assert rest == [filler[i % lines] for i in range(between * len(pairs))]
+    length = sample.hash_length
+    word = re.compile(
+        rf"(?<![A-Za-z0-9])[{sample.characters_of_hashes}]{{{length}}}(?![A-Za-z0-9])"
+    )
+    shown = [word.findall(line) for line in text[between::step]]
+    assert [" = ".join(found) for found in shown] == pairs
+    for chain, places in zip(hidden.chains, hidden.chain_lines(), strict=True):
+        assert [word.findall(text[i]) for i in places] == [list(p) for p in pairwise(chain)]
+    assert score(hidden, hidden.completion).accuracy == 1
+    told = hidden.metadata()
+    assert told["characters"] == len(hidden.text())
+    assert told["sha256"] == hashlib.sha256(hidden.text().encode()).hexdigest()
+    assert KINDS[kind].format(source="A", target="B") in hidden.prompt
+
+
+def test_assignments_hidden_in_code_are_code():
+    """A pair has the indentation of what follows it."""
+    sample = HashHop(characters=3_600, hops=2)
+    body = ["def f():", "    x = 1", "    return x", ""]
+    ast.parse(HiddenHop(sample, body, between=2).text())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"kind": "poem"}, "take assignment, import, sentence"),
+        ({"between": 0}, "at least 1 line"),
+        ({"filler": ""}, "at least one line"),
+        ({"filler": ["a\nb"]}, "or its lines"),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused(options, says):
+    filler = options.pop("filler", CODE)
+    with pytest.raises(ValueError, match=says):
+        HiddenHop(HashHop(characters=3_600), filler, **options)
+
+
+def test_a_filler_that_holds_a_hash_is_refused():
+    sample = HashHop(characters=3_600)
+    with pytest.raises(ValueError, match=f"line 2 of the filler holds '{sample.chains[0][1]}'"):
+        HiddenHop(sample, ["first", f"# {sample.chains[0][1]}"])

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashmem.hashhop.graph import LEAST, Graph, shares, spread
+from hashmem.hashhop.measuring import Count, counted, most_that_fits
 from hashmem.hashhop.names import ALPHABET, MAX_LENGTH, Alphabet, HashNames, Letters
 from hashmem.hashhop.permutation import Permutation, UInt64s, round_keys
 from hashmem.hashhop.tasks import NONE, positions, question
@@ -45,7 +46,9 @@ class HashHop:
     """A sample: `characters` (or `tokens`) of shuffled pairs, and `queries` chains to follow.
 
     The text is the most whole lines that fit into the size asked for; `characters` then tells its
-    exact length, which gives the same sample when asked for again.
+    exact length, which gives the same sample when asked for again. Tokens are three characters
+    each; or those of a tokenizer, `count` (text → tokens), found by counting, and `tokens` then
+    tells how many the text has.
 
     hops:         edges from a query to its end; or (least, most), and each query has its own.
     hash_length:  characters in a hash, 1 to 64.
@@ -80,6 +83,7 @@ class HashHop:
         *,
         characters: int | None = None,
         tokens: int | None = None,
+        count: Count | None = None,
         hops: int | tuple[int, int] = 6,
         hash_length: int = 16,
         queries: int = 5,
@@ -95,12 +99,18 @@ class HashHop:
         near_kind: str = "letter",
         unanswerable: int = 0,
     ) -> None:
-        if tokens is not None:
-            if characters is not None:
-                raise ValueError("the size was given twice: drop characters or tokens")
+        if tokens is not None and characters is not None:
+            raise ValueError("the size was given twice: drop characters or tokens")
+        if tokens is None and count is not None:
+            raise ValueError("a tokenizer counts tokens: pass tokens=, how many there may be")
+        if tokens is not None and count is None:
             characters = tokens * CHARACTERS_PER_TOKEN
         if characters is None:
-            raise ValueError("no size was given: pass characters, or tokens of 3 characters each")
+            if tokens is None:
+                raise ValueError(
+                    "no size was given: pass characters, or tokens of 3 characters each"
+                )
+            characters = 0  # to be found
         least, most = hops if isinstance(hops, tuple) else (hops, hops)
         whole = (characters, least, most, hash_length, queries, seed, order, stride, unanswerable)
         if not all(isinstance(number, Integral) for number in whole):
@@ -126,11 +136,13 @@ class HashHop:
         self._names = HashNames(hash_length, seed, self.alphabet)
         self.near_kind = near_kind
         self._shares = {"overwritten": overwritten, "branches": branches, "near": near}
-        self._graph = self._laid_out(characters, cycle)
-        self._order = Permutation(len(self), round_keys("order", seed, order))
+        self._check_kinds(cycle)
+        self.tokens: int | None = None  # of the text, where they were counted
+        if count is not None and tokens is not None:
+            characters = self._measured(tokens, count, cycle)
+        self._lay_out(characters, cycle)
 
-    def _laid_out(self, characters: int, cycle: int | None) -> Graph:
-        """The graph that fits. Raises `ValueError` where none does."""
+    def _check_kinds(self, cycle: int | None) -> None:
         for name, share in self._shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share of the hashes, 0 to 1, not {share}")
@@ -138,6 +150,24 @@ class HashHop:
             raise ValueError(f"a cycle has at least 2 hashes, not {cycle}")
         if self._shares["near"]:
             self._names.near(np.zeros(1, np.uint64), self.near_kind)  # raises where there are none
+
+    def _measured(self, tokens: int, count: Count, cycle: int | None) -> int:
+        """The characters of the longest text of at most so many tokens, which `tokens` then has."""
+
+        def text(lines: int) -> str:
+            self._lay_out(lines * self.line_length, cycle)
+            return self.text()
+
+        chains = self.queries - self.unanswerable
+        nodes = max(2 * self.hops if cycle is None else 1, LEAST, chains * (cycle or self.hops + 1))
+        shares = 1 + sum(self._shares.values())
+        least, most = int(nodes * shares) + 1, int((self._names.most - self.unanswerable) / shares)
+        lines = most_that_fits(tokens, text, count, least, max(least, most))
+        self.tokens = counted(count, text(lines))
+        return lines * self.line_length
+
+    def _lay_out(self, characters: int, cycle: int | None) -> None:
+        """Make the graph that fits. Raises `ValueError` where none does."""
         lines, width = characters // self.line_length, self.line_length
         nodes, beside = shares(max(lines, 0), cycle, self._shares)
         least = max(cycle or 2 * self.hops, LEAST if any(beside.values()) else 1)
@@ -167,7 +197,8 @@ class HashHop:
                 f"of {self.queries} queries {self.unanswerable} cannot be unanswerable: take 0 to "
                 f"{self.queries}"
             )
-        return graph
+        self._graph = graph
+        self._order = Permutation(graph.lines, round_keys("order", self.seed, self.order))
 
     def _check_hashes(self, characters: int, needed: int) -> None:
         base, width = self.alphabet.base, self.alphabet.width
@@ -364,16 +395,20 @@ class HashHop:
         """The wanted reply: a line ``query = answer`` for each query."""
         return "".join(f"{query} = {answer}\n" for query, answer in self.targets.items())
 
-    def question(self) -> str:
-        """Return what is asked about the text, with every query on a line of its own."""
+    def question(self, form: str = "A = B") -> str:
+        """Return what is asked about the text, with every query on a line of its own.
+
+        `form`: how a pair is written, where it is otherwise than here.
+        """
         unknown = spread(self.seed, "unknown", self.unanswerable, len(self._lengths)).tolist()
         hops = self._mixed(self.chain_hops().tolist(), [self._lengths[i] for i in unknown])
         return question(
             [(chain[0], n) for chain, n in zip(self.chains, hops, strict=True)],
             self.mode,
             self.stride,
-            overwritten=bool(self._graph.stale),
-            unanswerable=bool(self.unanswerable),
+            form=form,
+            overwritten=self._graph.stale > 0,
+            unanswerable=self.unanswerable > 0,
         )
 
     @property
@@ -391,6 +426,7 @@ class HashHop:
             "positions": list(self.positions),
             "lines": len(self),
             "characters": self.characters,
+            "tokens": self.tokens,
             "sha256": self.sha256(),
         }
 

@@ -36,13 +36,14 @@ def question(
     mode: str,
     stride: int = 2,
     *,
+    form: str = "A = B",
     overwritten: bool = False,
     unanswerable: bool = False,
 ) -> str:
     """Return the question for queries, each with its number of hops, answered as `mode` says.
 
-    `overwritten`: it says that of two lines with one source the last counts. `unanswerable`: it
-    says what to answer to a query that is on no line.
+    `form`: how a pair is written. `overwritten`: it says that of two lines with one source the last
+    counts. `unanswerable`: it says what to answer to a query that is on no line.
     """
     counts = {hops for _, hops in asked}
     if len(counts) == 1:
@@ -58,9 +59,9 @@ def question(
             "direct": "only the hash at the end, none of those between",
         }.get(mode, f"only every {stride}. hash on the way and the one at the end, in order")
         pattern = "query = hash" if mode == "direct" else "query = hash = hash = ..."
-    rules = 'Each line "A = B" above says that one hop leads from hash A to hash B.\n'
+    rules = f'Each line "{form}" above says that one hop leads from hash A to hash B.\n'
     if overwritten:
-        rules += "Where A stands on the left of several lines, only the last of them counts.\n"
+        rules += "Where several lines have the same A, only the last of them counts.\n"
     missing = f'Of a query that is on no line, answer "query = {NONE}".\n' if unanswerable else ""
     return (
         f"{rules}Start at each query below and {take}. Name {wanted}.\n{missing}"
