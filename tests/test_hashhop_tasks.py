@@ -69,6 +69,9 @@ def test_any_piece_is_that_piece_of_the_whole(sample, data):
     lines = sample.text().splitlines()
     assert len(lines) == len(sample)
     assert len(sample.text()) == sample.characters
+    again = HashHop(characters=sample.characters, **sample.config())
+    assert again.text() == sample.text()
+    assert repr(again) == repr(sample)
     a, b = sorted(data.draw(st.lists(st.integers(0, len(lines)), min_size=2, max_size=2)))
     assert sample.lines(a, b).splitlines() == lines[a:b]
     sources, targets = sample.pairs(a, b)

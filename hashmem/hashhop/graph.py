@@ -128,7 +128,7 @@ def shares(lines: int, cycle: int | None, parts: dict[str, float]) -> tuple[int,
     of it. As many as fit.
     """
     unit = cycle or 1
-    most = int(lines / (1 + sum(parts.values()))) // unit * unit + unit
+    most = int((lines + len(parts)) / (1 + sum(parts.values()))) // unit * unit + unit
     while most:
         counts = {name: int(share * most) for name, share in parts.items()}
         if most + sum(counts.values()) <= lines:
