@@ -7,7 +7,7 @@ plumbing works and what it costs. Those that cost far more or guess are in `base
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import repeat
 from time import perf_counter
@@ -30,7 +30,7 @@ from hashmem.hashhop.parse import (
 
 MIN_WIDTH = 8  # bytes: the narrowest digest that a table takes
 
-_THREADS = 2  # kernels let go of the GIL; memory, which they wait for, is shared by all cores
+_THREADS = 2  # kernels let go of the GIL; the memory that they wait for is shared by all cores
 _SEARCHED = 1 << 16  # hashes that a thread looks up at a time
 _SHARE = 1 << 14  # queries of a thread at least: to start one costs as much as some thousand
 _COMMIT = 1 << 20  # lines between two commits: a store holds what is not committed in memory
@@ -133,15 +133,17 @@ class TableSolver(Solver):
                 targets[count:end] = pairs.targets
                 if inserting is not None:
                     inserting.result()
-                keys, lines = _as_keys(pairs.sources), np.arange(count, end)
-                inserting = pool.submit(self._table.insert, keys, lines)
+                arguments = _as_keys(pairs.sources), np.arange(count, end)
+                if end == most:  # nothing is left to parse meanwhile
+                    self._table.insert(*arguments)
+                else:
+                    inserting = pool.submit(self._table.insert, *arguments)
                 count = end
             if inserting is not None:
                 inserting.result()
         self._targets = targets[:count]
         self._successors = np.empty(count, np.int64)
-        with ThreadPoolExecutor(_threads()) as pool:
-            list(pool.map(self._resolve, range(0, count, _SEARCHED)))
+        _share(self._resolve, range(0, count, _SEARCHED))
 
     def _resolve(self, start: int) -> None:
         """Find the lines that some lines' targets lead to."""
@@ -150,13 +152,9 @@ class TableSolver(Solver):
 
     def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
         out = make_answers(queries, positions, self._targets.shape[1])
-        threads = min(_threads(), 1 + len(queries) // _SHARE)
-        parts = np.array_split(queries, threads), np.array_split(out, threads)
-        if threads == 1:
-            self._follow(queries, out, positions)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(self._follow, *parts, repeat(positions)))
+        parts = 1 + min(_THREADS - 1, len(queries) // _SHARE)
+        some = np.array_split(queries, parts), np.array_split(out, parts)
+        _share(self._follow, *some, repeat(positions, parts))
         return out
 
     def _follow(self, queries: Letters, out: Letters, positions: Sequence[int]) -> None:
@@ -252,8 +250,15 @@ def make_answers(queries: Letters, positions: Sequence[int], width: int) -> Lett
     return np.zeros((len(queries), len(positions), width), np.uint8)
 
 
-def _threads() -> int:
-    return min(_THREADS, os.cpu_count() or 1)
+def _share(function: Callable[..., object], *arguments: Iterable[Any]) -> None:
+    """Call a function as `map` does, two calls at a time where there is more than one."""
+    calls = list(zip(*arguments, strict=True))
+    if len(calls) == 1 or (os.cpu_count() or 1) == 1:
+        for call in calls:
+            function(*call)
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(lambda call: function(*call), calls))
 
 
 def _as_keys(letters: Letters) -> Letters:
