@@ -10,15 +10,39 @@ import re
 import shutil
 import subprocess
 import tempfile
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 
 from hashmem.hashhop.names import Letters
 from hashmem.hashhop.parse import Text, as_buffer, hash_length, parse_pieces, read_line
-from hashmem.hashhop.solvers import Solver, StepSolver, make_answers
+from hashmem.hashhop.solvers import Solver, make_answers
 
 _SPECIAL = re.compile(rb"[.*\[\\^$]")  # in a basic regular expression
+
+
+class StepSolver(Solver):
+    """Takes one hop of one query at a time: what both searches have in common."""
+
+    _width: int  # letters of a hash
+
+    @abstractmethod
+    def _next(self, source: bytes) -> bytes | None:
+        """The target of the last line with this source, None where there is none."""
+
+    def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
+        out = make_answers(queries, positions, self._width)
+        for i, query in enumerate(queries):
+            at: bytes | None = query.tobytes()
+            hops = 0
+            for j, position in enumerate(positions):
+                while at is not None and hops < position:
+                    at = self._next(at)
+                    hops += 1
+                if at is not None:
+                    out[i, j] = np.frombuffer(at, np.uint8)
+        return out
 
 
 class ScanSolver(StepSolver):

@@ -65,49 +65,36 @@ class Links(Protocol):
         """Return the digests n hops on, uint8 (m, 32), and which were found, bool (m,)."""
 
 
-class StepSolver(Solver):
-    """Takes one hop of one query at a time: what the plain ways have in common."""
-
-    _width: int  # letters of a hash
-
-    @abstractmethod
-    def _next(self, source: bytes) -> bytes | None:
-        """The target of the last line with this source, None where there is none."""
-
-    def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
-        out = make_answers(queries, positions, self._width)
-        for i, query in enumerate(queries):
-            at: bytes | None = query.tobytes()
-            hops = 0
-            for j, position in enumerate(positions):
-                while at is not None and hops < position:
-                    at = self._next(at)
-                    hops += 1
-                if at is not None:
-                    out[i, j] = np.frombuffer(at, np.uint8)
-        return out
-
-
-class DictionarySolver(StepSolver):
+class DictionarySolver(Solver):
     """The plain Python way: a dict over the lines, and one lookup a hop."""
 
     def __init__(self, text: Text) -> None:
         buffer = as_buffer(text)
-        self._width = hash_length(buffer)
-        lines = buffer.tobytes().split(b"\n")
+        self._width = width = hash_length(buffer)
+        lines = str(buffer.data, "latin-1").split("\n")  # a byte a character, and as fast as ASCII
         if not lines[-1]:  # the last newline ends a line and begins none
             del lines[-1]
-        self._links: dict[bytes, bytes] = {}
+        self._links: dict[str, str] = {}
         for i, line in enumerate(lines):
-            source, _, target = line.partition(b" = ")
-            if target[:1] == target[-1:] == b"'" and len(target) == self._width + 2:
+            source, _, target = line.partition(" = ")
+            if target[:1] == target[-1:] == "'" and len(target) == width + 2:
                 target = target[1:-1]
-            if not len(source) == len(target) == self._width:
-                raise no_pair(line, i, f"a pair of {self._width}-letter hashes")
+            if not len(source) == len(target) == width:
+                raise no_pair(line.encode("latin-1"), i, f"a pair of {width}-letter hashes")
             self._links[source] = target
 
-    def _next(self, source: bytes) -> bytes | None:
-        return self._links.get(source)
+    def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
+        out = make_answers(queries, positions, self._width)
+        for i, query in enumerate(queries):
+            at: str | None = str(query.tobytes(), "latin-1")
+            hops = 0
+            for j, position in enumerate(positions):
+                while at is not None and hops < position:
+                    at = self._links.get(at)
+                    hops += 1
+                if at is not None:
+                    out[i, j] = np.frombuffer(at.encode("latin-1"), np.uint8)
+        return out
 
 
 class TableSolver(Solver):
