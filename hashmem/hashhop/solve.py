@@ -88,17 +88,15 @@ def solve(
 ) -> Solution:
     """Answer `sample` by a method and check every answer.
 
-    ===========  =======================================================================
-    dictionary   a dict over the lines, one lookup a hop
-    table        a hash table, and after that one array read a hop
-    store        links in `store`, an open `hashmem.MemoryStore` of SHA-256 digests
-    reopened     records and links in a store on LMDB at `path` (default: a temporary
-                 folder), committed, closed, and opened again to be followed
-    scan         a pass over the text for every hop
-    grep         a call of the system's grep for every hop
-    random       guesses any target; `seed` chooses which
-    quotes       guesses every end among the quoted targets, where there are any
-    ===========  =======================================================================
+    - "dictionary": a dict over the lines, one lookup a hop
+    - "table": a hash table, and after that one array read a hop
+    - "store": links in `store`, an open `hashmem.MemoryStore` of SHA-256 digests
+    - "reopened": records and links in a store on LMDB at `path` (default: a temporary folder),
+      committed, closed, and opened again to be followed
+    - "scan": a pass over the text for every hop
+    - "grep": a call of the system's grep for every hop
+    - "random": guesses any target; `seed` chooses which
+    - "quotes": guesses every end among the quoted targets, where there are any
 
     The first six are right on every sample; a guess that is wrong is no error. Making the text is
     not counted. Raises `ValueError` on another method, a missing store or a text with a line that
