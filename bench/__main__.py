@@ -12,7 +12,8 @@ from bench import harness
 
 NAMES = (
     "memory_limit", "imports", "digests", "tables", "tables_large", "frozen", "store",
-    "store_large", "hops", "skips", "graphs", "archive", "demo", "retrieval", "collisions",
+    "store_large", "hops", "hashhop", "skips", "graphs", "archive", "demo", "retrieval",
+    "collisions",
 )  # fmt: skip
 ASKED_FOR = ("store_beyond_memory",)  # takes 48 GB of disk: only where it is named
 

@@ -23,6 +23,7 @@ ORDER = (
     "store_large",
     "store_beyond_memory",
     "hops",
+    "hashhop",
     "skips",
     "graphs",
     "imports",

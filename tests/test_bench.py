@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from bench import (  # noqa: E402 needs the path
     frozen,
     graphs,
     harness,
+    hashhop,
     hops,
     limits,
     memory_limit,
@@ -516,6 +518,44 @@ def test_archive(tmp_path):
     assert {row.kind for row in result.rows} == {"ours", "rival", "floor"}
     assert result.headlines
     assert not list(tmp_path.iterdir())
+
+
+def test_hashhop(tmp_path):
+    result = hashhop.run(quick=True, folder=tmp_path)
+    named = {name for name, _ in hashhop.METHODS.values()}
+    assert_whole(
+        result, named | {hashhop.TEXT, hashhop.ARRAYS, hashhop.CACHED, hashhop.DROPPED}
+        | set(result.left_out),
+    )  # fmt: skip
+    tables = {row.table for row in result.rows}
+    assert {size.title for size in hashhop.QUICK_SIZES} < tables
+    targets = {headline.target for headline in result.headlines}
+    assert targets == {6, 200, 2, 8, 1500, 25, None}
+    assert not list(tmp_path.iterdir())
+
+
+def test_hashhop_measures_in_a_process_of_its_own(tmp_path):
+    (size,) = hashhop.QUICK_SIZES
+    path = tmp_path / "sample.txt"
+    (taken,) = harness.in_child(hashhop.write_text, size, path, 1)
+    assert taken[0] > 0
+    assert path.read_bytes() == hashhop.sample_of(size, 1).text().encode()
+    found = harness.in_child(hashhop.answer, size, "table", path, 2)
+    assert [solution.correct for solution in found] == [size.queries] * 2
+
+
+def test_hashhop_refuses_a_wrong_answer(tmp_path):
+    (size,) = hashhop.QUICK_SIZES
+    path = tmp_path / "sample.txt"
+    path.write_text(hashhop.HashHop(tokens=size.tokens, hops=hashhop.HOPS, seed=0).text())
+    for method in hashhop.METHODS:
+        if method in hashhop.GUESSES:
+            hashhop.answer(size, method, path, 1)
+        elif method != "grep" or shutil.which("grep"):
+            with pytest.raises(hashhop.WrongAnswer, match=method):
+                hashhop.answer(size, method, path, 1)
+    with pytest.raises(hashhop.WrongAnswer, match="table"):
+        hashhop.from_disk(size, path, dropped=False)
 
 
 def test_memory_limit(tmp_path, monkeypatch):

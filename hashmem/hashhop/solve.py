@@ -1,43 +1,39 @@
-"""Baselines that answer HashHop by lookup, every answer checked.
+"""Answering a sample by one method, every answer checked, with what it took.
 
-A solver is built from the text, `Solver(text)`, and `follow` then names hashes along the chains of
-many queries. A source that is given twice counts as its last line says. All three are right on
-every sample that the generator makes: what they show is that the plumbing works and what it costs.
+Lookups are in `solvers.py`, search without an index and guessing in `baselines.py`.
 """
 
-from collections.abc import Sequence
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashmem import kernels
+from hashmem.hashhop.baselines import GrepSolver, QuoteSolver, RandomSolver, ScanSolver
 from hashmem.hashhop.names import Letters
-from hashmem.hashhop.parse import Text, parse_pairs
+from hashmem.hashhop.parse import Text
+from hashmem.hashhop.resident import PeakMemory
+from hashmem.hashhop.solvers import (
+    DictionarySolver,
+    Links,
+    ReopenedSolver,
+    Solver,
+    StoreSolver,
+    TableSolver,
+)
 
-MIN_WIDTH = 8  # bytes: the narrowest digest that a table takes
+EXACT = ("dictionary", "table", "store", "reopened", "scan", "grep")
+GUESSES = ("random", "quotes")
+METHODS = EXACT + GUESSES
 
-
-class Solver(Protocol):
-    """Answers queries about one text."""
-
-    def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
-        """Return the hashes that are `positions` (ascending) hops from `queries` (m, length).
-
-        uint8 (m, positions, length), zeros where a chain has left the text.
-        """
-
-
-class Links(Protocol):
-    """What the store's solver asks of a store; `hashmem.MemoryStore` has it."""
-
-    def link_many(self, sources: Letters, targets: Letters) -> Any:
-        """Make each target the successor of its source, digests uint8 (n, 32)."""
-
-    def hop(self, starts: Letters, n: int) -> tuple[Letters, NDArray[np.bool_]]:
-        """Return the digests n hops on, uint8 (m, 32), and which were found, bool (m,)."""
+StrPath = str | os.PathLike[str]
 
 
 class Sample(Protocol):
@@ -50,163 +46,185 @@ class Sample(Protocol):
     def text(self) -> str: ...
 
 
-class DictionarySolver:
-    """The plain Python way: a dict over the lines, and one lookup a hop."""
-
-    def __init__(self, text: Text) -> None:
-        data: Any = text
-        lines = (data if isinstance(data, str) else str(data, "ascii")).split("\n")
-        if not lines[-1]:  # the last newline ends a line and begins none
-            del lines[-1]
-        if not lines:
-            raise ValueError("the text is empty: it takes a line 'source = target' for each pair")
-        self._width = lines[0].find(" = ")
-        self._links: dict[str, str] = {}
-        for i, line in enumerate(lines):
-            source, _, target = line.partition(" = ")
-            if target[:1] == target[-1:] == "'":
-                target = target[1:-1]
-            if not 0 < len(source) == len(target) == self._width:
-                raise ValueError(f"line {i + 1} of the text is not 'source = target': {line!r}")
-            self._links[source] = target
-
-    def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
-        out = _make_answers(queries, positions, self._width)
-        for i, query in enumerate(queries):
-            at: str | None = str(query.tobytes(), "ascii")
-            hops = 0
-            for j, position in enumerate(positions):
-                while at is not None and hops < position:
-                    at = self._links.get(at)
-                    hops += 1
-                if at is not None:
-                    out[i, j] = np.frombuffer(at.encode(), np.uint8)
-        return out
-
-
-class TableSolver:
-    """A hash table from source to line, once; from then on every hop is one array read.
-
-    O(lines) to build, 8 bytes a line for the hops besides the table and the targets.
-    """
-
-    def __init__(self, text: Text) -> None:
-        from hashmem import OpenAddressingTable
-
-        sources, self._targets = parse_pairs(text)
-        keys = _as_keys(sources)
-        self._table = OpenAddressingTable(width=keys.shape[1], capacity=len(keys))
-        self._table.insert(keys, np.arange(len(keys)))
-        self._successors: NDArray[np.int64] = self._table.find(_as_keys(self._targets))
-
-    def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
-        out = _make_answers(queries, positions, self._targets.shape[1])
-        rows: NDArray[np.int64] = self._table.find(_as_keys(queries))
-        hops = 1  # what a line names is one hop on from its source
-        for j, position in enumerate(positions):
-            after = np.empty_like(rows)
-            kernels.current.hop(self._successors, rows, position - hops, after)
-            rows, hops = after, position
-            found = np.flatnonzero(rows >= 0)
-            out[found, j] = self._targets[rows[found]]
-        return out
-
-
-class StoreSolver:
-    """A store's links between the SHA-256 digests of the hashes, as if each were a record's text.
-
-    The records themselves are left out: a store follows links to what it does not hold yet, and a
-    sixteen-letter payload would measure nothing but its own overhead. A table leads from the
-    digests that the store answers with back to the text.
-    """
-
-    def __init__(self, text: Text, store: Links) -> None:
-        from hashmem import OpenAddressingTable, digest_many
-
-        sources, self._targets = parse_pairs(text)
-        digests = digest_many(self._targets)
-        store.link_many(digest_many(sources), digests)
-        self._store = store
-        self._lines = OpenAddressingTable(width=digests.shape[1], capacity=len(digests))
-        self._lines.insert(digests, np.arange(len(digests)))
-
-    def follow(self, queries: Letters, positions: Sequence[int]) -> Letters:
-        from hashmem import digest_many
-
-        out = _make_answers(queries, positions, self._targets.shape[1])
-        starts = digest_many(queries)
-        for j, position in enumerate(positions):
-            ends, found = self._store.hop(starts, position)
-            at = np.flatnonzero(found)
-            out[at, j] = self._targets[self._lines.find(ends[at])]
-        return out
-
-
 @dataclass(frozen=True)
 class Solution:
-    """How a solver did on one sample: what it got right and how long it took."""
+    """How a solver did on one sample: what it got right and what that took."""
 
     method: str
     queries: int
     correct: int  # queries of which every hash that was asked for is right
     wrong: list[str]  # the other queries
-    hops: int  # of each query, from its start to its end
-    build_seconds: float  # text → links
+    hops: int  # of each query, from its start to its end; of the longest where they differ
+    total_hops: int  # of all queries together
+    build_seconds: float  # text → links; for "reopened" until they are committed and closed
+    open_seconds: float  # "reopened": to open them again; else 0
     follow_seconds: float  # all queries → all answers
+    peak_bytes: int  # resident memory of the process at its highest meanwhile, `PeakMemory`
+    note: str = ""  # what a reader must know of these figures
+
+    @property
+    def accuracy(self) -> float:
+        """The share of queries that are right: 1 for a lookup, about chance for a guess."""
+        return self.correct / self.queries
+
+    @property
+    def hops_per_second(self) -> float:
+        """Hops of all queries by the time it took to follow them; building left aside."""
+        return self.total_hops / self.follow_seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for JSON."""
-        return asdict(self)
+        derived = {"accuracy": self.accuracy, "hops_per_second": self.hops_per_second}
+        return asdict(self) | derived
 
 
-def solve(sample: Sample, method: str = "table", *, store: Links | None = None) -> Solution:
-    """Answer `sample` by "dictionary", "table" or "store" and check every answer.
+def solve(
+    sample: Sample,
+    method: str = "table",
+    *,
+    store: Links | None = None,
+    path: StrPath | None = None,
+    seed: int = 0,
+) -> Solution:
+    """Answer `sample` by a method and check every answer.
 
-    `store` is where "store" puts its links: an open `hashmem.MemoryStore` of SHA-256 digests.
-    Making the text is not counted. Raises `ValueError` on another method or a missing store.
+    - "dictionary": a dict over the lines, one lookup a hop
+    - "table": a hash table, and after that one array read a hop
+    - "store": links in `store`, an open `hashmem.MemoryStore` of SHA-256 digests
+    - "reopened": records and links in a store on LMDB at `path` (default: a temporary folder),
+      committed, closed, and opened again to be followed
+    - "scan": a pass over the text for every hop
+    - "grep": a call of the system's grep for every hop
+    - "random": guesses any target; `seed` chooses which
+    - "quotes": guesses every end among the quoted targets, where there are any
+
+    The first six are right on every sample; a guess that is wrong is no error. Making the text is
+    not counted. Raises `ValueError` on another method, a missing store or a text with a line that
+    is no pair, and `FileNotFoundError` where there is no grep.
     """
     text = sample.text()
-    chains = np.array(sample.chains)
-    width = chains.dtype.itemsize // 4  # NumPy keeps a character in 4 bytes
-    letters = chains.view(np.uint32).astype(np.uint8).reshape(*chains.shape, width)
+    options = _Options(store, path, seed, None)
+    return _solve(sample, method, lambda: text, options)
 
-    begun = perf_counter()
-    solver: Solver
-    if method == "dictionary":
-        solver = DictionarySolver(text)
-    elif method == "table":
-        solver = TableSolver(text)
-    elif method != "store":
-        raise ValueError(f"no method is called {method!r}: take 'dictionary', 'table' or 'store'")
-    elif store is None:
-        raise ValueError("the method 'store' puts links somewhere: pass store=")
-    else:
-        solver = StoreSolver(text, store)
-    built = perf_counter()
-    answers = solver.follow(np.ascontiguousarray(letters[:, 0]), sample.positions)
-    followed = perf_counter()
 
-    right = (answers == letters[:, list(sample.positions)]).all(axis=(1, 2))
+def solve_file(
+    sample: Sample,
+    file: StrPath,
+    method: str = "table",
+    *,
+    store: Links | None = None,
+    path: StrPath | None = None,
+    seed: int = 0,
+) -> Solution:
+    """Answer `sample`, whose text lies in `file`, as `solve` does: mapped, parsed, followed.
+
+    Reading counts as building. Raises as `solve` does, and `OSError` where the file cannot be read.
+    """
+    return _solve(sample, method, lambda: _map(file), _Options(store, path, seed, file))
+
+
+class _Options(NamedTuple):
+    store: Links | None
+    path: StrPath | None
+    seed: int
+    file: StrPath | None
+
+
+class _Asked(NamedTuple):
+    """Queries of the same length that ask for the same hashes."""
+
+    at: NDArray[np.int64]  # (m,) which chains of the sample
+    letters: Letters  # (m, hops + 1, hash_length)
+    positions: tuple[int, ...]
+
+
+def _solve(sample: Sample, method: str, read: Callable[[], Text], options: _Options) -> Solution:
+    chains = sample.chains
+    asked = _group(sample)
+    with ExitStack() as stack:
+        peak, begun = PeakMemory(), perf_counter()
+        solver = _build(method, read(), options, stack)
+        stack.callback(solver.close)
+        built = perf_counter()
+        queries = [np.ascontiguousarray(group.letters[:, 0]) for group in asked]
+        ready = perf_counter()
+        answers = [
+            solver.follow(starts, group.positions)
+            for starts, group in zip(queries, asked, strict=True)
+        ]
+        followed = perf_counter()
+        peak_bytes = peak.read()
+
+    right = np.empty(len(chains), np.bool_)
+    for group, answer in zip(asked, answers, strict=True):
+        wanted = group.letters[:, list(group.positions)]
+        right[group.at] = (answer == wanted).all(axis=(1, 2))
     return Solution(
         method=method,
         queries=len(chains),
         correct=int(right.sum()),
-        wrong=[str(chains[i, 0]) for i in np.flatnonzero(~right)],
-        hops=chains.shape[1] - 1,
-        build_seconds=built - begun,
-        follow_seconds=followed - built,
+        wrong=[chains[i][0] for i in np.flatnonzero(~right)],
+        hops=max(map(len, chains)) - 1,
+        total_hops=sum(map(len, chains)) - len(chains),
+        build_seconds=built - begun - solver.open_seconds,
+        open_seconds=solver.open_seconds,
+        follow_seconds=followed - ready,
+        peak_bytes=peak_bytes,
+        note=solver.note,
     )
 
 
-def _make_answers(queries: Letters, positions: Sequence[int], width: int) -> Letters:
-    if queries.shape[1:] != (width,):
-        raise ValueError(
-            f"queries of shape {queries.shape} do not fit a text whose hashes have {width} letters"
-        )
-    return np.zeros((len(queries), len(positions), width), np.uint8)
+def _build(method: str, text: Text, options: _Options, stack: ExitStack) -> Solver:
+    if method == "dictionary":
+        return DictionarySolver(text)
+    if method == "table":
+        return TableSolver(text)
+    if method == "store":
+        if options.store is None:
+            raise ValueError("the method 'store' puts links somewhere: pass store=")
+        return StoreSolver(text, options.store)
+    if method == "reopened":
+        path = options.path
+        if path is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hashhop-"))
+            path = Path(folder) / "links.hashmem"
+        return ReopenedSolver(text, path)
+    if method == "scan":
+        return ScanSolver(text)
+    if method == "grep":
+        return GrepSolver(text, options.file)
+    if method == "random":
+        return RandomSolver(text, options.seed)
+    if method == "quotes":
+        return QuoteSolver(text, options.seed)
+    names = ", ".join(map(repr, METHODS[:-1]))
+    raise ValueError(f"no method is called {method!r}: take {names} or {METHODS[-1]!r}")
 
 
-def _as_keys(letters: Letters) -> Letters:
-    """The hashes as digests for a table, with zeros behind those of fewer than 8 letters."""
-    missing = max(0, MIN_WIDTH - letters.shape[1])
-    return np.pad(letters, ((0, 0), (0, missing))) if missing else letters
+def _map(file: StrPath) -> Text:
+    """The file's bytes as mapped memory, which ends with the last view of it."""
+    with open(file, "rb") as opened:
+        if not os.fstat(opened.fileno()).st_size:
+            return b""  # which cannot be mapped
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _group(sample: Sample) -> list[_Asked]:
+    """Sort the sample's queries by how long their chains are and what they ask for."""
+    chains = sample.chains
+    groups: dict[int, list[int]] = {}
+    for i, chain in enumerate(chains):
+        groups.setdefault(len(chain) - 1, []).append(i)
+    asked = []
+    for hops, at in groups.items():
+        data = "".join(["".join(chains[i]) for i in at]).encode()
+        letters = np.frombuffer(data, np.uint8).reshape(len(at), hops + 1, -1)
+        asked.append(_Asked(np.array(at), letters, _positions(sample.positions, hops)))
+    return asked
+
+
+def _positions(named: tuple[int, ...], hops: int) -> tuple[int, ...]:
+    """Which hashes a chain of `hops` names, where one long enough names `named`."""
+    if named[-1] <= hops:
+        return named
+    return (*(position for position in named if position < hops), hops)
