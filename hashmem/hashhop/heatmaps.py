@@ -8,6 +8,8 @@ lines.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,10 @@ class Heatmap:
     counts: NDArray[np.int64]  # (rows, columns)
     rows: NDArray[np.float64]  # a hop for each row; or the edges of the bins, one more than rows
     columns: NDArray[np.float64]  # the edges of the bins, one more than columns
+
+    def __add__(self, other: "Heatmap") -> "Heatmap":
+        """Count the edges of both, which are binned alike."""
+        return Heatmap(self.hits + other.hits, self.counts + other.counts, self.rows, self.columns)
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
@@ -76,8 +82,11 @@ def place_answers(score: Score, sample: PlacedSample) -> dict[str, Any]:
     return result
 
 
-def heatmaps(result: Mapping[str, Any], bins: int = BINS) -> Heatmaps | None:
-    """Count the edges of a result of `place_answers` in `bins` bins; None: it has no places.
+def heatmaps(*results: Mapping[str, Any], bins: int = BINS) -> Heatmaps | None:
+    """Count the edges of results of `place_answers` in `bins` bins; None: they have no places.
+
+    Several are counted together, whatever the lengths of their texts. Raises `ValueError` where
+    their chains differ in length.
 
     >>> from hashmem.hashhop import HashHop, score
     >>> sample = HashHop(characters=30_000, hops=3, queries=4, seed=1)
@@ -85,16 +94,16 @@ def heatmaps(result: Mapping[str, Any], bins: int = BINS) -> Heatmaps | None:
     >>> maps.depth.counts.shape, maps.depth.counts.sum(), maps.depth.by_row.tolist()
     ((3, 10), 12, [1.0, 1.0, 1.0])
     """
-    placed = [answer for answer in result["answers"] if "lines" in answer]
-    if not placed:
+    counted = [one for result in results if (one := _count_result(result, bins)) is not None]
+    if not counted:
         return None
-    hops = max(len(answer["lines"]) for answer in placed)
-    lines = np.full((len(placed), hops), -1, np.int64)
-    right = np.zeros((len(placed), hops), bool)
-    for row, answer in enumerate(placed):
-        lines[row, : len(answer["lines"])] = answer["lines"]
-        right[row, : len(answer["edges"])] = answer["edges"]
-    return count_edges(lines, right, result["text_lines"], bins)
+    if len({len(one.depth.counts) for one in counted}) > 1:
+        raise ValueError("chains of different lengths are not counted together: take them apart")
+    return Heatmaps(
+        depth=reduce(add, (one.depth for one in counted)),
+        distance=reduce(add, (one.distance for one in counted)),
+        depth_distance=reduce(add, (one.depth_distance for one in counted)),
+    )
 
 
 def count_edges(
@@ -133,6 +142,19 @@ def count_edges(
         distance=heatmap(*later, named[1:], distances, max(len(named) - 1, 0)),
         depth_distance=heatmap(depth[:, 1:], *later[1:], depths, distances, bins),
     )
+
+
+def _count_result(result: Mapping[str, Any], bins: int) -> Heatmaps | None:
+    placed = [answer for answer in result["answers"] if "lines" in answer]
+    if not placed:
+        return None
+    hops = max(len(answer["lines"]) for answer in placed)
+    lines = np.full((len(placed), hops), -1, np.int64)
+    right = np.zeros((len(placed), hops), bool)
+    for row, answer in enumerate(placed):
+        lines[row, : len(answer["lines"])] = answer["lines"]
+        right[row, : len(answer["edges"])] = answer["edges"]
+    return count_edges(lines, right, result["text_lines"], bins)
 
 
 def _share(hits: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:

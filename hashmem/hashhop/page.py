@@ -21,7 +21,7 @@ svg .none { fill: none; stroke: currentColor; opacity: .2; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid #8884;
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; overflow-wrap: break-word; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 summary { cursor: pointer; }
 """
@@ -50,9 +50,9 @@ def figure(chart: str, caption: str, table: str, *, opened: bool = False) -> str
     return f"<figure>\n{chart}\n<figcaption>{escape(caption, 600)}</figcaption>\n</figure>\n{shown}"
 
 
-def details(summary: str, body: str) -> str:
+def details(summary: str, body: str, *, opened: bool = False) -> str:
     """Return what is shown on a click on `summary`, which is text; `body` is HTML."""
-    return f"<details><summary>{escape(summary)}</summary>\n{body}\n</details>"
+    return f"<details{' open' * opened}><summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "") -> str:

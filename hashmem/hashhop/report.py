@@ -29,8 +29,7 @@ from hashmem.hashhop.svg import (
 )
 
 WRONG_SHOWN = 20  # wrong answers that the page lists, of each result
-# Of the sample, what makes a curve over the lengths of samples.
-_SERIES = ("format", "mode", "hops", "hash_length")
+OPENED = 3  # groups of heatmaps that are shown at once, without a click
 
 
 def report(
@@ -106,11 +105,7 @@ def _lengths(results: Sequence[Result]) -> str:
     series: dict[str, list[Point]] = {}
     rows = []
     for result in sorted(results, key=lambda result: result.sample["characters"]):
-        kind = ", ".join(
-            f"{_plain(result.sample.get(key))} {key}".replace("_", " ")
-            for key in _SERIES if key in result.sample
-        )  # fmt: skip
-        name = f"{result.system}: {kind}" if result.system else kind
+        name = _series(result)
         point = _point(result)
         rows.append((name, result.sample["characters"], percent(point and point.share),
                      _interval(point), result.name))  # fmt: skip
@@ -173,12 +168,19 @@ def _errors(results: Sequence[Result]) -> str:
 
 
 def _places(results: Sequence[Result]) -> str:
-    parts = []
+    groups: dict[tuple[str, int], list[Result]] = {}  # of chains of one length, counted together
     for result in results:
-        maps = heatmaps(result.data)
+        hops = max((len(answer.get("lines", ())) for answer in result.data["answers"]), default=0)
+        if hops:
+            kind = f"{_series(result)}, {result.sample['characters']} characters"
+            groups.setdefault((kind, hops), []).append(result)
+    parts = []
+    for (kind, _), group in groups.items():
+        maps = heatmaps(*(result.data for result in group))
         if maps is None:
             continue
-        parts.append(f"<h3>{escape(result.label)}</h3>")
+        label = kind if len(group) == 1 else f"{kind}, {len(group)} results together"
+        body = []
         for of, axes, heatmap in (
             ("depth", ("hop", "depth of the edge, % of the text"), maps.depth),
             ("distance", ("hop", "lines from the edge before it, % of the text"), maps.distance),
@@ -186,7 +188,8 @@ def _places(results: Sequence[Result]) -> str:
              ("depth", "lines from the edge before it, % of the text"), maps.depth_distance),
         ):  # fmt: skip
             if heatmap.counts.any():
-                parts.append(_heatmap(f"{result.label}, accuracy by {of}", of, axes, heatmap))
+                body.append(_heatmap(f"{label}, accuracy by {of}", of, axes, heatmap))
+        parts.append(details(label, "\n".join(body), opened=len(groups) <= OPENED))
     if not parts:
         return ""
     note = (
@@ -196,7 +199,7 @@ def _places(results: Sequence[Result]) -> str:
         "only, every edge of the chain has that of the whole answer. Outlined cells hold no edge; "
         "cells of few edges say little, and the tables tell how many.</p>"
     )
-    return section("By place in the text", note + "\n".join(parts))
+    return section("By place in the text", note + "\n" + "\n".join(parts))
 
 
 def _heatmap(label: str, of: str, axes: tuple[str, str], heatmap: Heatmap) -> str:
@@ -227,8 +230,8 @@ def _orders(results: Sequence[Result]) -> str:
             continue
         counts = Counter(result.sample["order"] for result in group)
         twice = [order for order, count in counts.items() if count > 1]
-        name = group[0].system or group[0].name
-        parts.append(f"<h3>{escape(name)}, {len(group)} results</h3>")
+        name = f"{_series(group[0])}, {group[0].sample['characters']} characters"
+        parts.append(f"<h3>{escape(name)}</h3>")
         if twice:
             parts.append(
                 f"<p>Not compared: order {twice[0]} was given more than once, and nothing tells "
@@ -311,6 +314,15 @@ _KNOWN = {
     "sample", "queries", "failed", "correct", "accuracy", "interval", "by_hop", "first_broken",
     "errors", "shown_steps", "answers", "text_lines",
 }  # fmt: skip
+
+
+def _series(result: Result) -> str:
+    """What results share that differ in size, seed and order alone."""
+    sample = result.sample
+    words = [f"{sample['format']} format", str(sample["mode"])]
+    words += [f"{_plain(sample['hops'])} hops"] * ("hops" in sample)
+    words += [f"hashes of {_plain(sample['hash_length'])}"] * ("hash_length" in sample)
+    return (f"{result.system}: " if result.system else "") + ", ".join(words)
 
 
 def _point(result: Result) -> Point | None:
