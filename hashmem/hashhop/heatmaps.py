@@ -91,7 +91,7 @@ def heatmaps(*results: Mapping[str, Any], bins: int = BINS) -> Heatmaps | None:
     >>> from hashmem.hashhop import HashHop, score
     >>> sample = HashHop(characters=30_000, hops=3, queries=4, seed=1)
     >>> maps = heatmaps(place_answers(score(sample, sample.completion), sample))
-    >>> maps.depth.counts.shape, maps.depth.counts.sum(), maps.depth.by_row.tolist()
+    >>> maps.depth.counts.shape, int(maps.depth.counts.sum()), maps.depth.by_row.tolist()
     ((3, 10), 12, [1.0, 1.0, 1.0])
     """
     counted = [one for result in results if (one := _count_result(result, bins)) is not None]
