@@ -25,13 +25,15 @@ def samples(draw):
     lines = draw(st.integers(2 * hops, 300))
     length = draw(st.integers(2, 64))
     return HashHop(
-        characters=lines * (2 * length + 4),
+        characters=(2 * lines + 4) * (2 * length + 4),
         hops=hops,
         hash_length=length,
         queries=draw(st.integers(1, lines // (hops + 1))),
         seed=draw(st.integers(0, 99)),
         order=draw(st.integers(0, 5)),
         mode=draw(st.sampled_from(["step", "direct"])),
+        overwritten=draw(st.sampled_from([0, 0.5])),
+        branches=draw(st.sampled_from([0, 0.5])),
     )
 
 

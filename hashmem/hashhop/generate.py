@@ -170,7 +170,7 @@ class HashHop:
         """Make the graph that fits. Raises `ValueError` where none does."""
         lines, width = characters // self.line_length, self.line_length
         nodes, beside = shares(max(lines, 0), cycle, self._shares)
-        least = max(cycle or 2 * self.hops, LEAST if any(beside.values()) else 1)
+        least = max(cycle or 2 * self.hops, LEAST if any(self._shares.values()) else 1)
         if nodes < least:
             more = int(np.ceil(least * (1 + sum(self._shares.values())))) + 1
             if cycle:

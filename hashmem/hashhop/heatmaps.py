@@ -75,7 +75,7 @@ def place_answers(score: Score, sample: PlacedSample) -> dict[str, Any]:
     for answer, mark in zip(result["answers"], score.marks, strict=True):
         row = rows[mark.query]
         hops = len(sample.chains[row]) - 1
-        ends = np.searchsorted(score.positions, np.arange(1, hops + 1))
+        ends = np.searchsorted(mark.positions, np.arange(1, hops + 1))
         answer["lines"] = places.lines[row, :hops].tolist()
         answer["edges"] = [mark.right[end] for end in ends]
     result["text_lines"] = places.total

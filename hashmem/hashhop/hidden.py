@@ -108,6 +108,10 @@ class HiddenHop:
 
     # The text
 
+    def __len__(self) -> int:
+        """The number of lines."""
+        return len(self.sample) * (self.between + 1)
+
     def pieces(self) -> Iterator[str]:
         """Yield the text, some lines at a time."""
         form, count, step = KINDS[self.kind], len(self._lines), self.between
@@ -154,7 +158,7 @@ class HiddenHop:
         return self.sample.metadata() | {
             "format": f"hidden, {self.kind}",
             "between": self.between,
-            "lines": len(self.sample) * (self.between + 1),
+            "lines": len(self),
             "characters": characters,
             "tokens": None,
             "sha256": digest,

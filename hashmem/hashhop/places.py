@@ -2,8 +2,8 @@
 
 An edge is a line ``source = target``. Its depth is 0 in the first line and 1 in the last; the
 distance from one edge of a chain to the next is a number of lines, negative where the next one
-stands further up. For `HashHop` all is computed from the hashes, without the text and in memory
-that grows with the queries alone; other samples are read.
+stands further up. `HashHop` and `HiddenHop` compute it, without the text and in memory that grows
+with the queries alone; other samples are read.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashmem.hashhop.generate import HashHop
+from hashmem.hashhop.hidden import HiddenHop
 from hashmem.hashhop.names import Letters
 from hashmem.hashhop.parse import parse_pairs
 
@@ -50,8 +51,8 @@ class Places:
 def find_places(sample: PlacedSample) -> Places:
     """Find the line of every edge that the chains of `sample` take.
 
-    O(queries · hops) for `HashHop`, O(text) for any other sample. Of equal lines the last counts.
-    Raises `ValueError` on a text that is no list of pairs.
+    O(queries · hops) where it is computed, O(text) where it is read. Of equal lines the last
+    counts. Raises `ValueError` on a text that is no list of pairs.
 
     >>> sample = HashHop(characters=1_000, hops=2, hash_length=8, queries=1, seed=7)
     >>> places = find_places(sample)
@@ -60,25 +61,15 @@ def find_places(sample: PlacedSample) -> Places:
     >>> places.distances.tolist()
     [[17.0]]
     """
-    edges = [edge for chain in sample.chains for edge in pairwise(chain)]
-    if isinstance(sample, HashHop):
-        found, total = _compute_lines(sample, [source for source, _ in edges]), len(sample)
+    if isinstance(sample, HashHop | HiddenHop):
+        found, total = np.concatenate(sample.chain_lines()), len(sample)
     else:
+        edges = [edge for chain in sample.chains for edge in pairwise(chain)]
         found, total = _read_lines(sample.text(), edges)
     hops = np.array([len(chain) - 1 for chain in sample.chains], np.int64)
     lines = np.full((len(hops), hops.max(initial=0)), -1, np.int64)
     lines[np.arange(lines.shape[1]) < hops[:, None]] = found
     return Places(lines, total)
-
-
-def _compute_lines(sample: HashHop, sources: list[str]) -> NDArray[np.int64]:
-    """The line on which each of `sources` is the source: the line number's permutation undone."""
-    letters = np.frombuffer("".join(sources).encode(), np.uint8).reshape(-1, sample.hash_length)
-    nodes = sample._names.nodes(letters)
-    there = (nodes >= 0) & (nodes < len(sample))
-    lines = np.full(len(nodes), -1, np.int64)
-    lines[there] = sample._order.inverse(nodes[there].astype(np.uint64)).astype(np.int64)
-    return lines
 
 
 def _read_lines(text: str, edges: list[tuple[str, str]]) -> tuple[NDArray[np.int64], int]:

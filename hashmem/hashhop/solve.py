@@ -42,7 +42,7 @@ class Sample(Protocol):
     @property
     def chains(self) -> list[tuple[str, ...]]: ...
     @property
-    def positions(self) -> tuple[int, ...]: ...
+    def asked(self) -> dict[str, tuple[int, ...]]: ...
     def text(self) -> str: ...
 
 
@@ -211,20 +211,16 @@ def _map(file: StrPath) -> Text:
 
 def _group(sample: Sample) -> list[_Asked]:
     """Sort the sample's queries by how long their chains are and what they ask for."""
-    chains = sample.chains
-    groups: dict[int, list[int]] = {}
+    chains, asked = sample.chains, sample.asked
+    groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for i, chain in enumerate(chains):
-        groups.setdefault(len(chain) - 1, []).append(i)
-    asked = []
-    for hops, at in groups.items():
+        groups.setdefault((len(chain) - 1, asked[chain[0]]), []).append(i)
+    found = []
+    for (hops, positions), at in groups.items():
         data = "".join(["".join(chains[i]) for i in at]).encode()
         letters = np.frombuffer(data, np.uint8).reshape(len(at), hops + 1, -1)
-        asked.append(_Asked(np.array(at), letters, _positions(sample.positions, hops)))
-    return asked
-
-
-def _positions(named: tuple[int, ...], hops: int) -> tuple[int, ...]:
-    """Which hashes a chain of `hops` names, where one long enough names `named`."""
-    if named[-1] <= hops:
-        return named
-    return (*(position for position in named if position < hops), hops)
+        if not hops:  # on no line: nothing should be found
+            letters = np.concatenate([letters, np.zeros_like(letters)], axis=1)
+            positions = (1,)
+        found.append(_Asked(np.array(at), letters, positions))
+    return found
