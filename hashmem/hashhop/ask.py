@@ -231,7 +231,7 @@ class Endpoint:
         try:
             parse_completion(body)
         except ValueError as error:
-            raise _TryAgain(str(error)) from None
+            raise _TryAgain(self._without_key(str(error))) from None
         return body
 
     def _judge(self, error: Any) -> Exception:
@@ -239,7 +239,7 @@ class Endpoint:
         status = int(error.status_code)
         told = self._without_key(str(error))[:_SHOWN]
         if (status in _RETRIED or status >= 500) and error.code != "insufficient_quota":
-            return _TryAgain(told, _asked_wait(error.response.headers))
+            return _TryAgain(told, asked_wait(error.response.headers))
         remedy = _REMEDIES.get(status, "the endpoint refuses the request")
         return EndpointError(f"{self.base_url} answers {status}: {remedy} ({told})")
 
@@ -248,7 +248,7 @@ class Endpoint:
         return text.replace(self._api_key, "(the key)") if self._api_key else text
 
 
-def _asked_wait(headers: Mapping[str, str]) -> float:
+def asked_wait(headers: Mapping[str, str]) -> float:
     """Seconds that the endpoint asks to wait, 0 where it does not (RFC 9110, section 10.2.3)."""
     asked = headers.get("retry-after", "")
     try:

@@ -92,4 +92,4 @@ def _sendable(text: str) -> str:
 
 def _tokens(usage: Any, name: str) -> int | None:
     count = usage.get(name) if isinstance(usage, Mapping) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) else None
+    return count if type(count) is int and count >= 0 else None
