@@ -157,11 +157,13 @@ def check_window(
 def _fitting(one: Question, room: int, count: Count) -> int:
     """How many characters of the text fit into `room` tokens, in whole lines, by measuring."""
     room -= call_count(count, one.asked) + call_count(count, json.dumps(TOOL)) * one.tools
-    lines = one.text().splitlines(keepends=True)
+    body = one.text().rstrip("\n")
+    end = one.text()[len(body) :]
+    lines = body.splitlines(keepends=True)
     low, high = 0, len(lines)  # `low` lines fit
     while low < high:
         middle = (low + high + 1) // 2
-        if call_count(count, "".join(lines[:middle])) <= room:
+        if call_count(count, "".join(lines[:middle]).rstrip("\n") + end) <= room:
             low = middle
         else:
             high = middle - 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from hashmem.hashhop.ask import Endpoint
+from hashmem.hashhop.ask import Endpoint, Stopped
 from hashmem.hashhop.conversation import Asker, Conversation, converse
 from hashmem.hashhop.lookup import Lookup
 from hashmem.hashhop.questions import (
@@ -175,20 +175,28 @@ def _in_threads(
     concurrency: int,
     stop: threading.Event,
 ) -> list[Conversation]:
-    """Have all conversations; the first error stops the rest and is raised."""
+    """Have all conversations; an error stops the rest and is raised."""
+
+    def have_or_stop(question: Question) -> Conversation:
+        try:
+            return have(question)
+        except BaseException:
+            stop.set()  # at once: whoever is free would ask the next
+            raise
+
     with ThreadPoolExecutor(concurrency, "hashhop") as pool:
         futures: list[Future[Conversation]] = []
         try:
-            futures += [pool.submit(have, question) for question in questions]
+            futures += [pool.submit(have_or_stop, question) for question in questions]
             wait(futures, return_when=FIRST_EXCEPTION)
-            failed = [f for f in futures if f.done() and not f.cancelled() and f.exception()]
-            for future in failed:
-                future.result()
-            return [future.result() for future in futures]
         finally:  # nothing is left to stop where all went well
             stop.set()
             for future in futures:
                 future.cancel()
+    errors = [error for f in futures if not f.cancelled() and (error := f.exception())]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, Stopped))
+    return [future.result() for future in futures]
 
 
 def _result(
