@@ -148,7 +148,7 @@ def test_a_reply_that_was_cut_off_counts_and_says_so(server, endpoint):
     st.integers(1, 4),
     st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_whatever_the_first_answers_are_each_query_is_answered_once(
     shared, faults, concurrency, each
 ):
@@ -367,7 +367,7 @@ url, folder = sys.argv[1:]
 for line in sys.stdin:
     child = os.fork()  # a zombie until it is waited for, so that its number stays its own
     if not child:
-        sample = HashHop(characters=4_000, hops=2, hash_length=8, queries=40, seed=5)
+        sample = HashHop(characters=4_000, hops=1, hash_length=8, queries=90, seed=5)
         run([sample], Endpoint(url, "m", retries=0), each=True, concurrency=3, replies=folder)
         os._exit(0)
     print(child, flush=True)
@@ -378,7 +378,7 @@ for line in sys.stdin:
 
 def test_a_killed_run_asks_nothing_twice_that_was_answered(server, tmp_path):
     """Children of a process that has imported everything, killed at random times."""
-    sample = HashHop(characters=4_000, hops=2, hash_length=8, queries=40, seed=5)
+    sample = HashHop(characters=4_000, hops=1, hash_length=8, queries=90, seed=5)
     endpoint = Endpoint(server.url, "m")
     requests = {
         json.dumps(request, sort_keys=True): request
@@ -386,7 +386,7 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(server, tmp_path):
         for request in [endpoint.request(question.messages())]
     }
     rng = random.Random(7)
-    server.restart(reader, delay=0.02)
+    server.restart(reader, delay=0.01)
     held, ends = Counter(), []  # held: what was kept at the last kill, and how often it was asked
     with in_memory() as folder, subprocess.Popen(
         [sys.executable, "-c", ZYGOTE, server.url, folder],
@@ -397,8 +397,11 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(server, tmp_path):
         while not ends or ends[-1] != 0:
             zygote.stdin.write("\n")
             child = int(zygote.stdout.readline())
-            if len(ends) < 8:
-                time.sleep(rng.uniform(0.02, 0.12))
+            if len(ends) < 5:
+                goal = sum(server.answered.values()) + rng.randint(5, 9)
+                while sum(server.answered.values()) < goal and len(server.answered) < 90:
+                    time.sleep(0.001)
+                time.sleep(rng.uniform(0, 0.01))
                 os.kill(child, signal.SIGKILL)
             zygote.stdin.write("\n")
             ends.append(int(zygote.stdout.readline()))
@@ -414,12 +417,12 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(server, tmp_path):
         zygote.stdin.close()
         kills = ends.count(-signal.SIGKILL)
         assert kills > 1
-        assert len(held) == len(requests) == 40
-        # Only what was under way at a kill is asked again.
-        assert len(server.requests) <= 40 + 3 * kills
+        assert len(held) == len(requests) == 90
+        # Only what was under way at a kill is asked again, of the five at least that were answered.
+        assert len(server.requests) <= 90 + 3 * kills
         before = len(server.requests)
         (result,) = run([sample], endpoint, each=True, replies=folder)
-    assert (result.score.correct, result.cached) == (40, 40)
+    assert (result.score.correct, result.cached) == (90, 90)
     assert len(server.requests) == before
     endpoint.close()
 
@@ -648,7 +651,7 @@ def test_a_malformed_call_is_told_to_the_model_which_goes_on(server, endpoint):
 
 @pytest.fixture(scope="module")
 def trained():
-    sample = HashHop(characters=6_000, hops=2, hash_length=8, queries=60, seed=3)
+    sample = HashHop(characters=6_000, hops=2, hash_length=8, queries=40, seed=3)
     return sample, SmallModel(sample.text(), features=48, steps=50)
 
 
@@ -658,14 +661,14 @@ def test_a_small_trained_model_and_what_a_memory_is_worth_to_it(server, endpoint
     server.restart(caller(model.next))
     compared = compare([sample], endpoint, each=True)
     (without,), (with_tools,) = compared.without, compared.with_tools
-    assert 0 < without.score.correct < 60
+    assert 0 < without.score.correct < 40
     assert without.score.errors["invented"] > 0
     assert without.score.by_hop[1] > without.score.by_hop[2]
-    assert with_tools.score.correct == 60
+    assert with_tools.score.correct == 40
     assert (compared.both, compared.only_without) == (without.score.correct, 0)
-    assert compared.only_with_tools == 60 - without.score.correct
+    assert compared.only_with_tools == 40 - without.score.correct
     assert compared.neither == compared.left_out == 0
-    assert compared.p_value == mcnemar(0, 60 - without.score.correct) < 0.05
+    assert compared.p_value == mcnemar(0, 40 - without.score.correct) < 0.05
     assert "only with" in compared.table()
     assert json.loads(json.dumps(compared.to_dict())) == compared.to_dict()
     untrained = SmallModel(sample.text(), features=48, steps=0)
