@@ -32,8 +32,6 @@ from hashmem.hashhop.questions import list_questions
 from hashmem.hashhop.replies import Replies
 from hashmem.hashhop.run import run
 
-pytest.importorskip("openai")
-
 SAMPLE = HashHop(characters=1_000, hops=2, hash_length=8, queries=6, seed=1)
 OTHER = HashHop(characters=900, hops=3, hash_length=8, queries=4, seed=2, mode="direct")
 
