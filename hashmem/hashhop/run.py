@@ -67,7 +67,7 @@ class Result:
             ("cut off", f"{len(self.cut_off)}"),
             ("rounds spent", f"{len(self.rounds_spent)}"),
         ]
-        lines = [self.score.table(), *(f"{name:<13}  {value}" for name, value in rows)]
+        lines = [self.score.table(), *(f"{name:<14}  {value}" for name, value in rows)]
         lines += [f"no reply to {query}: {why}" for query, why in self.failures.items()]
         return "\n".join(lines)
 
