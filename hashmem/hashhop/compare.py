@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hashmem.hashhop.ask import Endpoint
-from hashmem.hashhop.questions import AskedSample, Count
+from hashmem.hashhop.measuring import Count
+from hashmem.hashhop.questions import AskedSample
 from hashmem.hashhop.run import Result, run
 
 

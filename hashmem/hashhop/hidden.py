@@ -84,6 +84,11 @@ class HiddenHop:
         return self.sample.hops
 
     @property
+    def mode(self) -> str:
+        """The sample's."""
+        return self.sample.mode
+
+    @property
     def hash_length(self) -> int:
         """The sample's."""
         return self.sample.hash_length

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hashmem.hashhop.chat import Call
-from hashmem.hashhop.solve import TableSolver
+from hashmem.hashhop.solvers import TableSolver
 
 TOOL: dict[str, Any] = {
     "type": "function",

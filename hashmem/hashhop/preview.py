@@ -8,10 +8,9 @@ from typing import Any
 
 from hashmem.hashhop.ask import Endpoint
 from hashmem.hashhop.conversation import Asker, converse
+from hashmem.hashhop.measuring import Count, counted
 from hashmem.hashhop.questions import (
     AskedSample,
-    Count,
-    call_count,
     check_window,
     count_tokens,
 )
@@ -99,7 +98,7 @@ def preview(
     tokens = None
     if count is not None:
         tokens = sum(count_tokens(missing, count))
-        tokens += sum(call_count(count, text) for text in further)
+        tokens += sum(counted(count, text) for text in further)
     most = None if limit is None else limit * len(missing)
     cost = None
     if prices is not None and tokens is not None and most is not None:

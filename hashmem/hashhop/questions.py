@@ -6,16 +6,15 @@ they are needed and not held: a hundred queries of a long text would be a hundre
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
 from hashmem.hashhop.lookup import TOOL
+from hashmem.hashhop.measuring import Count, counted
 from hashmem.hashhop.score import ScoredSample
 from hashmem.hashhop.tasks import question
-
-Count = Callable[[str], int]  # text → its tokens
 
 _MEMORY = (
     'A text of lines "A = B" lies in an external memory. Call lookup with a hash A for the hash B '
@@ -28,6 +27,8 @@ class AskedSample(ScoredSample, Protocol):
 
     @property
     def hops(self) -> int: ...
+    @property
+    def mode(self) -> str: ...
     @property
     def prompt(self) -> str: ...
     def text(self) -> str: ...
@@ -67,7 +68,7 @@ class Question:
     def _question(self) -> str:
         whole = getattr(self.sample, "question", None)
         if whole is None:
-            return question(self.sample.hops, self.sample.positions, self.queries)
+            return question([(query, self.sample.hops) for query in self.queries], self.sample.mode)
         if len(self.queries) == len(self.sample.chains):
             return str(whole())
         before, marker, listed = str(whole()).rpartition("Queries:\n")
@@ -104,28 +105,9 @@ def count_tokens(questions: Sequence[Question], count: Count) -> Iterator[int]:
     number, fixed = -1, 0
     for one in questions:
         if one.number != number:
-            number, fixed = one.number, call_count(count, one.text())
-            fixed += call_count(count, json.dumps(TOOL)) if one.tools else 0
-        yield fixed + call_count(count, one.asked)
-
-
-def call_count(count: Count, text: str) -> int:
-    """Return the tokens of `text`. Raises `ValueError` where `count` fails."""
-    if not text:
-        return 0
-    try:
-        found = count(text)
-    except Exception as error:
-        raise ValueError(
-            f"the tokenizer failed on a text of {len(text)} characters: {error!r}; count takes a "
-            "str and returns its number of tokens"
-        ) from error
-    if isinstance(found, bool) or not hasattr(found, "__index__") or found < 1:
-        raise ValueError(
-            f"the tokenizer returned {found!r} for a text of {len(text)} characters: count takes a "
-            "str and returns its number of tokens, such as lambda text: len(tokenizer.encode(text))"
-        )
-    return int(found)
+            number, fixed = one.number, counted(count, one.text())
+            fixed += counted(count, json.dumps(TOOL)) if one.tools else 0
+        yield fixed + counted(count, one.asked)
 
 
 def check_window(
@@ -156,14 +138,14 @@ def check_window(
 
 def _fitting(one: Question, room: int, count: Count) -> int:
     """How many characters of the text fit into `room` tokens, in whole lines, by measuring."""
-    room -= call_count(count, one.asked) + call_count(count, json.dumps(TOOL)) * one.tools
+    room -= counted(count, one.asked) + counted(count, json.dumps(TOOL)) * one.tools
     body = one.text().rstrip("\n")
     end = one.text()[len(body) :]
     lines = body.splitlines(keepends=True)
     low, high = 0, len(lines)  # `low` lines fit
     while low < high:
         middle = (low + high + 1) // 2
-        if call_count(count, "".join(lines[:middle]).rstrip("\n") + end) <= room:
+        if counted(count, "".join(lines[:middle]).rstrip("\n") + end) <= room:
             low = middle
         else:
             high = middle - 1

@@ -16,9 +16,9 @@ from weakref import WeakValueDictionary
 from hashmem.hashhop.ask import Endpoint, Stopped
 from hashmem.hashhop.conversation import Asker, Conversation, converse
 from hashmem.hashhop.lookup import Lookup
+from hashmem.hashhop.measuring import Count
 from hashmem.hashhop.questions import (
     AskedSample,
-    Count,
     Question,
     check_window,
     list_questions,
