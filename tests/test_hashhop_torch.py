@@ -1,0 +1,99 @@
+"""Batches of training data in PyTorch: padding, labels, workers, and going on after a stop."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from hashmem.hashhop.curriculum import Curriculum, three_stages
+from hashmem.hashhop.tokens import tokenise
+from hashmem.hashhop.torch_data import CurriculumDataset, collate
+
+CURRICULUM = Curriculum(three_stages(22, hops=3, lines=(8, 12), hash_length=4), seed=1)
+
+
+def encode(text):
+    return list(text.encode())
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def load(torch):
+    from torch.utils.data import DataLoader
+
+    def load(workers=0, **share):
+        dataset = CurriculumDataset(CURRICULUM, encode, batch_size=3, **share)
+        return list(DataLoader(dataset, batch_size=None, num_workers=workers))
+
+    return load
+
+
+def same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert set(batch) == set(other)
+        assert all(batch[name].equal(other[name]) for name in batch)
+
+
+def test_a_batch_is_its_examples_padded(torch, load):
+    found = load()
+    numbers = [range(i, min(i + 3, 22)) for i in range(0, 22, 3)]
+    assert len(found) == len(numbers)
+    for batch, part in zip(found, numbers, strict=True):
+        tokens = [tokenise(CURRICULUM[i], encode) for i in part]
+        longest = max(len(one.ids) for one in tokens)
+        for name in ("input_ids", "labels", "attention_mask"):
+            assert batch[name].shape == (len(part), longest)
+            assert batch[name].dtype == torch.int64
+        for row, one in enumerate(tokens):
+            ids, labels = batch["input_ids"][row].numpy(), batch["labels"][row].numpy()
+            length = len(one.ids)
+            assert np.array_equal(ids[:length], one.ids)
+            assert not ids[length:].any()
+            assert np.array_equal(labels != -100, np.pad(one.mask, (0, longest - length)))
+            assert np.array_equal(labels[:length][one.mask], one.ids[one.mask])
+            assert batch["attention_mask"][row].tolist() == [1] * length + [0] * (longest - length)
+            counted = bytes(labels[labels != -100].tolist()).decode()
+            answers = CURRICULUM[part[row]].completion
+            assert counted == "".join(answers.replace("\n", " = ").split(" = ")[1:])
+
+
+def test_other_padding_changes_only_what_is_padded(load):
+    for batch, other in zip(load(), load(padding=7), strict=True):
+        padded = batch["attention_mask"] == 0
+        assert batch["input_ids"][~padded].equal(other["input_ids"][~padded])
+        assert (other["input_ids"][padded] == 7).all()
+        assert batch["labels"].equal(other["labels"])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_give_the_same_batches_in_the_same_order(load, workers):
+    same(load(workers), load())
+
+
+def test_processes_share_the_examples_and_start_goes_on(load):
+    whole = load()
+    ranks = [load(rank=rank, world_size=2) for rank in range(2)]
+    same([batch for pair in zip(*ranks, strict=True) for batch in pair], whole)
+    same(load(rank=1, world_size=2, start=2, workers=2), ranks[1][2:])
+    same(load(rank=0, world_size=2, drop_last=True), ranks[0][:3])
+
+
+def test_the_dataset_is_an_iterable_dataset(torch):
+    dataset = CurriculumDataset(CURRICULUM, encode, batch_size=3)
+    assert isinstance(dataset, torch.utils.data.IterableDataset)
+    with pytest.raises(ValueError, match="at least 1 example"):
+        CurriculumDataset(CURRICULUM, encode, batch_size=0)
+    with pytest.raises(ValueError, match="this one is empty"):
+        collate([])
+
+
+def test_without_pytorch_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for use in (lambda: CurriculumDataset(CURRICULUM, encode, batch_size=3), lambda: collate([])):
+        with pytest.raises(ImportError, match=r'pip install "hashmem\[torch\]"'):
+            use()
