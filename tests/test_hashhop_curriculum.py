@@ -142,13 +142,13 @@ def test_the_three_stages_go_from_pairs_over_steps_to_skips(hops, examples, mode
 
 
 def test_draws_reach_all_of_their_range_evenly():
-    stage = Stage(hops=(1, 4), lines=(8, 11), examples=2_000, hash_length=3)
+    stage = Stage(hops=(1, 4), lines=(8, 11), examples=640, hash_length=3)
     made = [e.metadata for e in Curriculum([stage])]
     counts = np.zeros((4, 4))
     for one in made:
         counts[one["hops"] - 1, one["lines"] - 8] += 1
-    # 125 expected in each of 16 cells: the sum is chi-square of 15, above 45 once in 13 000
-    assert ((counts - 125) ** 2 / 125).sum() < 45
+    # 40 expected in each of 16 cells: the sum is chi-square of 15, above 45 once in 13 000
+    assert ((counts - 40) ** 2 / 40).sum() < 45
 
 
 # ----------------------------------------------------------------------------- schedules
@@ -229,7 +229,9 @@ def test_tokens_spell_the_example_and_their_mask_is_its_mask(curriculum):
         assert spell(tokens.ids[tokens.prompt :]) == example.completion
         assert not tokens.mask[: tokens.prompt].any()
         at = 0
-        for token, counts in zip(tokens.ids[tokens.prompt :], tokens.mask[tokens.prompt :]):
+        for token, counts in zip(
+            tokens.ids[tokens.prompt :], tokens.mask[tokens.prompt :], strict=True
+        ):
             length = len(spell([token]))
             assert counts == example.mask[at : at + length].any()
             if encode is not encode_words:

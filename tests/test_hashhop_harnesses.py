@@ -123,9 +123,9 @@ def evaluated(lm_eval, monkeypatch):
     return evaluate
 
 
-def test_lm_eval_gives_the_means_over_samples_and_their_errors(evaluated):
+def test_lm_eval_asks_for_whole_replies_and_gives_means_and_errors_over_samples(evaluated):
     task = lm_eval_task(seeds=SEEDS, name="hops", **ARGUMENTS)
-    _, found = evaluated(task, scripted)
+    model, found = evaluated(task, scripted)
     results = found["results"]["hops"]
     for figure, expected in EXPECTED.items():
         assert results[f"{figure},none"] == pytest.approx(statistics.mean(expected))
@@ -133,9 +133,6 @@ def test_lm_eval_gives_the_means_over_samples_and_their_errors(evaluated):
         assert results[f"{figure}_stderr,none"] == pytest.approx(error)
     assert found["n-samples"]["hops"]["effective"] == len(SEEDS)
 
-
-def test_lm_eval_asks_for_the_whole_reply(evaluated):
-    model, _ = evaluated(lm_eval_task(seeds=SEEDS, **ARGUMENTS), scripted)
     samples = make_samples(SEEDS, ARGUMENTS)
     assert [prompt for prompt, _ in model.asked] == [sample.prompt for sample in samples]
     for _, settings in model.asked:
@@ -194,9 +191,10 @@ def test_inspect_gives_the_means_over_samples_and_their_errors(inspected):
 def test_inspect_keeps_each_sample_with_all_its_marks(inspected):
     log = inspected(inspect_task(seeds=SEEDS, **ARGUMENTS), scripted)
     samples = {str(seed): s for seed, s in zip(SEEDS, make_samples(SEEDS, ARGUMENTS), strict=True)}
-    assert [part.id for part in log.samples] == list(samples)
-    for part, spoil in zip(log.samples, SPOILS, strict=True):
-        sample = samples[part.id]
+    spoils = dict(zip(samples, SPOILS, strict=True))
+    assert {part.id for part in log.samples} == set(samples)
+    for part in log.samples:
+        sample, spoil = samples[part.id], spoils[part.id]
         assert (part.input, part.target) == (sample.prompt, sample.completion)
         (mark,) = part.scores.values()
         assert mark.answer == reply_to(sample.prompt, spoil)
