@@ -187,7 +187,7 @@ def run(sizes: Sizes) -> dict[str, Any]:
             }
             for (way, steps, asked), right in marks.items()
         ],
-        "machine": machine(),
+        "machine": {**machine(), "torch": f"{torch.__version__}, {torch.get_num_threads()} thread"},
     }
 
 

@@ -45,7 +45,7 @@ def stages(draw, last=False):
 
 @st.composite
 def curricula(draw):
-    found = draw(st.lists(stages(), max_size=2)) + [draw(stages(last=True))]
+    found = [*draw(st.lists(stages(), max_size=2)), draw(stages(last=True))]
     return Curriculum(
         found,
         seed=draw(st.integers(-(2**70), 2**70)),

@@ -1,10 +1,12 @@
 """Batches of training data in PyTorch: padding, labels, workers, and going on after a stop."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
+from hashmem.hashhop import HashHop, score
 from hashmem.hashhop.curriculum import Curriculum, three_stages
 from hashmem.hashhop.tokens import tokenise
 from hashmem.hashhop.torch_data import CurriculumDataset, collate
@@ -90,6 +92,59 @@ def test_the_dataset_is_an_iterable_dataset(torch):
         CurriculumDataset(CURRICULUM, encode, batch_size=0)
     with pytest.raises(ValueError, match="this one is empty"):
         collate([])
+
+
+@pytest.fixture(scope="module")
+def training(torch):
+    from bench import hashhop_training
+
+    return hashhop_training
+
+
+@pytest.mark.parametrize("asked", ["pairs", "steps", "skips"])
+def test_the_benchmark_asks_so_that_a_model_can_answer(torch, training, asked):
+    """A model that reads the links out of its own input is right everywhere, another nowhere."""
+    sizes = {"characters": 60, "hash_length": 1, "queries": 3, **training.ASKED[asked]}
+    samples = [HashHop(seed=seed, **sizes) for seed in range(5)]
+    signs = list(training.VOCABULARY)
+
+    def oracle(ids, add=0):
+        logits = torch.zeros(*ids.shape, len(signs))
+        for row, tokens in enumerate(ids.tolist()):
+            shown = "".join(signs[i] for i in tokens)
+            lines = shown[: 4 * len(samples[row])].split("\n")
+            links = dict(line[:3].split("=") for line in lines if line)
+            at = shown[-2]
+            for _ in range((2 if asked == "skips" else 1) + add):
+                at = links[at]
+            logits[row, -1, training.VOCABULARY[at]] = 1
+        return logits
+
+    for add, accuracy in ((0, 1), (1, 0)):
+        replies = training.reply(lambda ids, add=add: oracle(ids, add), samples)
+        for sample, text in zip(samples, replies, strict=True):
+            assert score(sample, text).accuracy == accuracy
+            assert (text == sample.completion) == (accuracy == 1)
+
+
+def test_the_benchmark_runs_and_is_rendered(training):
+    from bench import render
+
+    result = training.run(training.QUICK)
+    assert json.loads(json.dumps(result))["trained"][0]["way"] == "curriculum"
+    assert [(row["way"], row["steps"], row["asked"]) for row in result["trained"]] == [
+        (way, steps, asked)
+        for way in training.WAYS
+        for steps in (2, 4, 6)
+        for asked in training.ASKED
+    ]
+    for row in result["trained"]:
+        low, high = row["interval"]
+        assert 0 <= low <= row["accuracy"] <= high <= 1
+        assert row["accuracy"] == sum(row["by seed"]) / len(row["by seed"])
+    page = render.render([result])
+    assert "## Training on HashHop" in page
+    assert "last stage only" in page
 
 
 def test_without_pytorch_the_extra_is_named(monkeypatch):
