@@ -1,6 +1,7 @@
 """Batches of training data in PyTorch: padding, labels, workers, and going on after a stop."""
 
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_processes_share_the_examples_and_start_goes_on(load):
 def test_the_dataset_is_an_iterable_dataset(torch):
     dataset = CurriculumDataset(CURRICULUM, encode, batch_size=3)
     assert isinstance(dataset, torch.utils.data.IterableDataset)
+    sent = pickle.loads(pickle.dumps(dataset))  # as to workers that are not forked
+    same(list(sent), list(dataset))
     with pytest.raises(ValueError, match="at least 1 example"):
         CurriculumDataset(CURRICULUM, encode, batch_size=0)
     with pytest.raises(ValueError, match="this one is empty"):
