@@ -15,7 +15,10 @@ NAMES = (
     "store_large", "hops", "hashhop", "skips", "graphs", "archive", "demo", "retrieval",
     "collisions",
 )  # fmt: skip
-ASKED_FOR = ("store_beyond_memory",)  # takes 48 GB of disk: only where it is named
+ASKED_FOR = (  # only where they are named
+    "store_beyond_memory",  # takes 48 GB of disk
+    "hashhop_training",  # needs PyTorch
+)
 
 
 def main() -> int:

@@ -188,9 +188,35 @@ def _retrieval(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _training(found: dict[str, Any]) -> str:
+    """Render what bench/hashhop_training.py found: shares of queries right, higher is better."""
+    title, _, method = found["description"].partition("\n")
+    kinds = _distinct(found["trained"], "asked")
+    cells: dict[tuple[str, int], list[str]] = {}
+    for row in found["trained"]:
+        low, high = row["interval"]
+        seeds = ", ".join(f"{share:.1%}" for share in row["by seed"])
+        cells.setdefault((row["way"], row["steps"]), []).append(
+            f"{row['accuracy']:.1%} ({low:.1%} to {high:.1%}; {seeds})"
+        )
+    lines = [[way, number(steps), *shown] for (way, steps), shown in cells.items()]
+    sizes = ", ".join(f"{name} {value}" for name, value in found["sizes"].items())
+    return "\n\n".join(
+        [
+            f"## {title.rstrip('.')}",
+            method.strip(),
+            f"{number(found['parameters'])} parameters; {sizes}. Chance: {found['chance']:.1%}. "
+            f"Accuracy (95 % interval; by training seed), higher is better. "
+            f"Repeat with `python -m bench.{found['name']}`.",
+            _table(["", "steps", *kinds], lines),
+        ]
+    )
+
+
 def render(results: list[dict[str, Any]]) -> str:
     """Return the page for results as read from JSON."""
     retrieval = [result for result in results if "recall" in result]
+    training = [result for result in results if "trained" in result]
     results = [result for result in results if isinstance(result.get("rows"), list)]
     lost = [line for result in results for line in losses(result)]
     parts = [
@@ -203,7 +229,8 @@ def render(results: list[dict[str, Any]]) -> str:
     for result in results:
         parts += [_description(result), _sections(result)]
     parts += map(_retrieval, retrieval)
-    parts.append("## The machine\n\n" + _machines(results))
+    parts += map(_training, training)
+    parts.append("## The machine\n\n" + _machines([*results, *training]))
     return "\n".join(parts)
 
 
