@@ -17,6 +17,7 @@ from hashmem.errors import HashMemError
 __all__ = ["main"]
 
 DONE, NO, WRONG = 0, 1, 2
+HASHHOP = "Make, answer and mark HashHop samples, by lookup and by models."
 EXPERIMENTS = ("probes", "occupancy", "birthday", "throughput", "attack")  # names, without NumPy
 
 
@@ -25,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments).parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -44,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(WRONG, f"{self.prog}: {message}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="hashmem",
         description="An external memory for language models, in one folder.",
@@ -94,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     hop.add_argument("start", help="a digest in hexadecimal, or the name of a file")
     hop.add_argument("--hops", type=int, default=1, help="how many (default: 1)")
     hop.add_argument("--trace", action="store_true", help="print every step on the way")
+
+    hashhop = commands.add_parser("hashhop", help=HASHHOP, description=HASHHOP)
+    if arguments[:1] == ["hashhop"]:  # the others should not wait for its imports
+        from hashmem.hashhop.commands import add_commands
+
+        add_commands(hashhop)
 
     bench = command("bench", _bench, "Measure hash tables beside theory; writes CSV and plots.")
     bench.add_argument("what", nargs="?", choices=["collisions"], default="collisions")

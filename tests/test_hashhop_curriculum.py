@@ -129,7 +129,8 @@ def test_examples_stay_the_same_byte_for_byte():
 def test_options_reach_the_sample():
     plain, other = (Stage(hops=1, lines=20, options=o) for o in ({}, {"order": 3}))
     example, shuffled = Curriculum([plain])[0], Curriculum([other])[0]
-    assert shuffled.metadata == {**example.metadata, "order": 3}
+    own = {"order": 3, "sha256": shuffled.metadata["sha256"]}
+    assert shuffled.metadata == {**example.metadata, **own}
     assert shuffled.completion == example.completion
     assert shuffled.prompt != example.prompt
 

@@ -128,7 +128,7 @@ def test_every_name_a_stage_exports_is_there(module):
 
 EXTRAS = [
     "torch", "transformers", "pandas", "scipy", "matplotlib", "hypothesis", "pytest", "hirola",
-    "cykhash", "psutil", "diskcache", "markdown", "tqdm",
+    "cykhash", "psutil", "diskcache", "markdown", "tqdm", "openai", "lm_eval", "inspect_ai",
 ]  # fmt: skip
 
 

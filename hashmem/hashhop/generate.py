@@ -84,7 +84,7 @@ class HashHop:
         characters: int | None = None,
         tokens: int | None = None,
         count: Count | None = None,
-        hops: int | tuple[int, int] = 6,
+        hops: int | Sequence[int] = 6,
         hash_length: int = 16,
         queries: int = 5,
         seed: int = 0,
@@ -111,7 +111,9 @@ class HashHop:
                     "no size was given: pass characters, or tokens of 3 characters each"
                 )
             characters = 0  # to be found
-        least, most = hops if isinstance(hops, tuple) else (hops, hops)
+        if isinstance(hops, Sequence) and len(hops) != 2:
+            raise ValueError(f"hops are a number, or the least and the most, not {hops!r}")
+        least, most = hops if isinstance(hops, Sequence) else (hops, hops)
         whole = (characters, least, most, hash_length, queries, seed, order, stride, unanswerable)
         if not all(isinstance(number, Integral) for number in whole):
             raise TypeError("sizes, counts and seeds are whole numbers: write 3_000_000, not 3e6")
@@ -228,7 +230,7 @@ class HashHop:
         """Return all parameters but the size, fit for JSON: what tells samples apart."""
         least = self._lengths[0]
         return {
-            "hops": self.hops if least == self.hops else (least, self.hops),
+            "hops": self.hops if least == self.hops else [least, self.hops],
             "hash_length": self.hash_length,
             "queries": self.queries,
             "seed": self.seed,

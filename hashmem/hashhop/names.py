@@ -11,7 +11,6 @@ A *near miss* of a hash differs from it in its tail alone, so it is no hash of a
 near misses of two hashes differ.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +22,7 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_LENGTH = 64  # characters: the widest digest that a hashmem table takes
 NEAR_MISSES = ("letter", "case", "prefix")
 
-_CORE_BITS, _TAIL_BITS = 58, 35
+_CORE, _TAIL = 1 << 58, 1 << 35  # what a machine word holds, with room; what 64 bits spread over
 _BYTE = 256  # symbols: of no more, two at a time are written from a table
 
 Letters = NDArray[np.uint8]
@@ -51,9 +50,8 @@ class Alphabet:
         if len(set(self.symbols)) < len(self.symbols):
             raise ValueError("an alphabet has no symbol twice")
         self.base = len(self.symbols)
-        bits = math.log2(self.base)
-        self.core = max(2, int(_CORE_BITS / bits) // 2 * 2)  # symbols that the bijection fills
-        self.tail = max(1, int(_TAIL_BITS / bits))  # symbols from each further word
+        self.core = max(2, _digits(self.base, _CORE) // 2 * 2)  # symbols that the bijection fills
+        self.tail = max(1, _digits(self.base, _TAIL))  # symbols from each further word
         one = np.array(self.symbols, f"S{self.width}")
         self._one = one.view(np.uint8).reshape(self.base, self.width)
         self._digit = np.full(256, -1, dtype=np.int64)  # of a letter, where symbols are letters
@@ -107,6 +105,11 @@ class Alphabet:
         found = np.ascontiguousarray(letters).view(f"S{self.width}")
         at = np.minimum(np.searchsorted(self._sorted, found), self.base - 1)
         return np.where(self._sorted[at] == found, self._order[at], -1)
+
+
+def _digits(base: int, limit: int) -> int:
+    """How many digits in `base` make numbers of at most `limit`."""
+    return next(n for n in range(limit.bit_length()) if base ** (n + 1) > limit)
 
 
 class HashNames:

@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--concurrency", type=int, default=8, help="requests at once (default: 8)")
 
     made = parser.add_argument_group("the samples", "one of every size and number of hops")
+    made.add_argument(
+        "--sample", nargs="+", metavar="FILE", help="texts that generate wrote, instead of all this"
+    )
     size = made.add_mutually_exclusive_group()
     size.add_argument("--characters", type=int, nargs="+", metavar="N")
     size.add_argument(
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", type=int, metavar="TOKENS", help="refuse samples that the model cannot hold"
     )
     asked.add_argument(
-        "--count", type=_callable, metavar="MODULE:FUNCTION",
+        "--count", type=function, metavar="MODULE:FUNCTION",
         help="text → number of tokens; without it --window takes every byte for a token, "
         "the most that a tokenizer makes of such text",
     )  # fmt: skip
@@ -133,6 +136,10 @@ def _endpoint(options: argparse.Namespace) -> Any:
 def _samples(options: argparse.Namespace) -> Sequence[Any]:
     from hashmem.hashhop.generate import HashHop
 
+    if options.sample:
+        from hashmem.hashhop.files import load
+
+        return [load(path) for path in options.sample]
     if options.samples < 1:
         raise ValueError(f"--samples is 1 or more, not {options.samples}")
     unit = "characters" if options.characters else "tokens"
@@ -157,7 +164,8 @@ def _parameters(text: str) -> dict[str, Any]:
     return found
 
 
-def _callable(text: str) -> Callable[[str], int]:
+def function(text: str) -> Callable[[str], int]:
+    """Return the function that an option names as MODULE:FUNCTION."""
     module, _, name = text.partition(":")
     try:
         found: Any = importlib.import_module(module)
