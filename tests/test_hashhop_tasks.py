@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashmem.hashhop import HashHop, score
+from hashmem.hashhop.fitting import Wanted
 from hashmem.hashhop.hidden import KINDS, HiddenHop
 from hashmem.hashhop.measuring import single_tokens
 from hashmem.hashhop.names import ALPHABET, Alphabet, HashNames
@@ -343,3 +344,66 @@ def test_a_filler_that_holds_a_hash_is_refused():
     sample = HashHop(characters=3_600)
     with pytest.raises(ValueError, match=f"line 2 of the filler holds '{sample.chains[0][1]}'"):
         HiddenHop(sample, ["first", f"# {sample.chains[0][1]}"])
+
+
+# -- the same for ever -----------------------------------------------------------------------------
+
+GOLDEN = {
+    "overwritten, branches": (
+        {"characters": 90000, "overwritten": 0.5, "branches": 0.25, "seed": 3},
+        "f1a79cf4154b7d18bd1cd3fbcba41371f5b0d5944e73fc480a28bdf74609dd14",
+        "898c228979d19719",
+    ),
+    "near misses by case": (
+        {"characters": 90000, "near": 0.5, "near_kind": "case", "seed": 4, "order": 2},
+        "d8d49c3c13de8dc37e41322631bf4f3bdfab05ee00b92570fc6c2401f76c9095",
+        "286b46e04e04b2e6",
+    ),
+    "near misses by prefix": (
+        {"characters": 90000, "near": 1, "near_kind": "prefix", "hash_length": 33},
+        "d84d43f646a529d7f9923ec7a7500e6009bb5f909d8c46aed8b0dcbd2b5ffd5c",
+        "d07b0940f4b93ffa",
+    ),
+    "cycles, several hops, no answers": (
+        {"characters": 90000, "cycle": 5, "hops": (1, 9), "unanswerable": 2},
+        "fdd84e9a1c19b5141afed6d118b9bf72f19700014e8ae4a37328e262515cebdb",
+        "72301bb7e919a295",
+    ),
+    "digits": (
+        {"characters": 90000, "alphabet": "0123456789", "hash_length": 24},
+        "3e021243502954a884f102f8c5edcbbfc4132fcd9b0cc904a19ab9d5023613f0",
+        "8e9cf3b440d15ecb",
+    ),
+    "words": (
+        {"characters": 90000, "alphabet": ["one", "two", "six", "ten", "red"], "hash_length": 63},
+        "d5a349c10d6d72f11284f095fe9c2d4a4c468903373010badb1b3e5601bc5e6a",
+        "2f06ba4aedbdbab1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_texts_and_answers_are_the_same_for_ever(name):
+    options, text, completion = GOLDEN[name]
+    sample = HashHop(**options)
+    assert sample.sha256() == text
+    assert hashlib.sha256(sample.completion.encode()).hexdigest()[:16] == completion
+
+
+@given(
+    st.integers(0, 3_000),
+    st.sampled_from([None, 2, 7]),
+    st.lists(st.floats(0, 1), min_size=3, max_size=3),
+)
+def test_as_many_nodes_as_fit_are_taken(lines, cycle, parts):
+    shares = dict(zip(("overwritten", "branches", "near"), parts, strict=True))
+    wanted = Wanted(0, HashNames(12, 0), 1, 1, 0, cycle, shares, "letter")
+    nodes, counts = wanted._divided(lines)
+    unit = cycle or 1
+
+    def needed(nodes):
+        return nodes + sum(int(share * nodes) for share in shares.values())
+
+    assert nodes % unit == 0
+    assert counts == {name: int(share * nodes) for name, share in shares.items()}
+    assert needed(nodes) <= lines < needed(nodes + unit)

@@ -28,7 +28,8 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hashmem.hashhop.graph import LEAST, Graph, shares, spread
+from hashmem.hashhop.fitting import Wanted
+from hashmem.hashhop.graph import spread
 from hashmem.hashhop.measuring import Count, counted, most_that_fits
 from hashmem.hashhop.names import ALPHABET, MAX_LENGTH, Alphabet, HashNames, Letters
 from hashmem.hashhop.permutation import Permutation, UInt64s, round_keys
@@ -115,7 +116,7 @@ class HashHop:
             raise ValueError(f"hops are a number, or the least and the most, not {hops!r}")
         least, most = hops if isinstance(hops, Sequence) else (hops, hops)
         whole = (characters, least, most, hash_length, queries, seed, order, stride, unanswerable)
-        if not all(isinstance(number, Integral) for number in whole):
+        if not all(isinstance(number, Integral) for number in (*whole, tokens or 0)):
             raise TypeError("sizes, counts and seeds are whole numbers: write 3_000_000, not 3e6")
         characters, least, most, hash_length, queries, seed, order, stride, unanswerable = map(
             int, whole
@@ -135,89 +136,31 @@ class HashHop:
             sorted({p for n in self._lengths for p in positions(n, mode, stride)})
         )  # of the hashes that answers name
         self.alphabet = Alphabet(alphabet)
-        self._names = HashNames(hash_length, seed, self.alphabet)
         self.near_kind = near_kind
-        self._shares = {"overwritten": overwritten, "branches": branches, "near": near}
-        self._check_kinds(cycle)
+        self._names = HashNames(hash_length, seed, self.alphabet)
+        shares = {"overwritten": overwritten, "branches": branches, "near": near}
+        self._wanted = Wanted(
+            seed, self._names, most, queries, unanswerable, cycle, shares, near_kind
+        )
         self.tokens: int | None = None  # of the text, where they were counted
         if count is not None and tokens is not None:
-            characters = self._measured(tokens, count, cycle)
-        self._lay_out(characters, cycle)
+            characters = self._measured(tokens, count)
+        self._lay_out(characters)
 
-    def _check_kinds(self, cycle: int | None) -> None:
-        for name, share in self._shares.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} is a share of the hashes, 0 to 1, not {share}")
-        if cycle is not None and cycle < 2:
-            raise ValueError(f"a cycle has at least 2 hashes, not {cycle}")
-        if self._shares["near"]:
-            self._names.near(np.zeros(1, np.uint64), self.near_kind)  # raises where there are none
-
-    def _measured(self, tokens: int, count: Count, cycle: int | None) -> int:
+    def _measured(self, tokens: int, count: Count) -> int:
         """The characters of the longest text of at most so many tokens, which `tokens` then has."""
 
         def text(lines: int) -> str:
-            self._lay_out(lines * self.line_length, cycle)
+            self._lay_out(lines * self.line_length)
             return self.text()
 
-        chains = self.queries - self.unanswerable
-        nodes = max(2 * self.hops if cycle is None else 1, LEAST, chains * (cycle or self.hops + 1))
-        shares = 1 + sum(self._shares.values())
-        least, most = int(nodes * shares) + 1, int((self._names.most - self.unanswerable) / shares)
-        lines = most_that_fits(tokens, text, count, least, max(least, most))
+        lines = most_that_fits(tokens, text, count, *self._wanted.bounds())
         self.tokens = counted(count, text(lines))
         return lines * self.line_length
 
-    def _lay_out(self, characters: int, cycle: int | None) -> None:
-        """Make the graph that fits. Raises `ValueError` where none does."""
-        lines, width = characters // self.line_length, self.line_length
-        nodes, beside = shares(max(lines, 0), cycle, self._shares)
-        least = max(cycle or 2 * self.hops, LEAST if any(self._shares.values()) else 1)
-        if nodes < least:
-            more = int(np.ceil(least * (1 + sum(self._shares.values())))) + 1
-            if cycle:
-                needed = f"a cycle of {cycle} hashes needs {least}: take a shorter one"
-            else:
-                needed = f"{self.hops} hops need {2 * self.hops}: take at most {nodes // 2} hops"
-            raise ValueError(
-                f"{characters} characters hold {nodes} lines of chains and {needed} or at least "
-                f"{(more if any(self._shares.values()) else least) * width} characters"
-            )
-        graph = Graph(
-            self.seed, nodes, cycle or nodes,
-            beside["overwritten"], beside["branches"], beside["near"],
-        )  # fmt: skip
-        self._check_hashes(characters, graph.named + self.unanswerable)
-        chains = nodes // (cycle or self.hops + 1)
-        if self.queries < 1 or self.queries - self.unanswerable > chains:
-            raise ValueError(
-                f"{nodes} lines hold {chains} chains of {self.hops} hops apart from each other: "
-                f"take 1 to {chains} queries, not {self.queries - self.unanswerable}"
-            )
-        if not 0 <= self.unanswerable <= self.queries:
-            raise ValueError(
-                f"of {self.queries} queries {self.unanswerable} cannot be unanswerable: take 0 to "
-                f"{self.queries}"
-            )
-        self._graph = graph
-        self._order = Permutation(graph.lines, round_keys("order", self.seed, self.order))
-
-    def _check_hashes(self, characters: int, needed: int) -> None:
-        base, width = self.alphabet.base, self.alphabet.width
-        if needed <= self._names.most:
-            return
-        enough = [
-            n * width
-            for n in range(1, MAX_LENGTH // width + 1)
-            if characters // (2 * n * width + 4) + self.unanswerable
-            <= base ** min(n, self.alphabet.core)
-        ]
-        remedy = f"take hash_length {enough[0]} or" if enough else "take a larger alphabet or"
-        raise ValueError(
-            f"only {self._names.most} hashes have {self.hash_length} letters of {base} and "
-            f"{characters} characters need {needed}: {remedy} at most "
-            f"{self._names.most * self.line_length} characters"
-        )
+    def _lay_out(self, characters: int) -> None:
+        self._graph = self._wanted.graph(characters)
+        self._order = Permutation(len(self), round_keys("order", self.seed, self.order))
 
     def __repr__(self) -> str:
         told = [f"characters={self.characters}"]
@@ -238,8 +181,8 @@ class HashHop:
             "mode": self.mode,
             "stride": self.stride,
             "alphabet": _as_given(self.alphabet.symbols),
-            "cycle": None if self._graph.cycle == self._graph.nodes else self._graph.cycle,
-            **self._shares,
+            "cycle": self._wanted.cycle,
+            **self._wanted.shares,
             "near_kind": self.near_kind,
             "unanswerable": self.unanswerable,
         }
@@ -324,8 +267,7 @@ class HashHop:
 
     def _chain_nodes(self) -> UInt64s:
         """The nodes of every chain that has an answer, uint64 (chains, most hops + 1)."""
-        graph, closed = self._graph, self._graph.cycle < self._graph.nodes
-        stretch = graph.cycle if closed else self.hops + 1
+        graph, stretch = self._graph, self._wanted.cycle or self.hops + 1
         chains = Permutation(graph.nodes // stretch, round_keys("queries", self.seed))
         asked = chains.forward(np.arange(self.queries - self.unanswerable, dtype=np.uint64))
         edges = np.arange(self.hops + 1, dtype=np.uint64) % np.uint64(graph.cycle)

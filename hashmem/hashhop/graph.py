@@ -19,8 +19,6 @@ import numpy as np
 
 from hashmem.hashhop.permutation import Permutation, UInt64s, round_keys, scatter
 
-LEAST = 4  # nodes of a cycle that lines are laid beside
-
 
 class Graph:
     """The edges of `nodes` nodes in cycles of `cycle`, and so many lines of each kind beside them.
@@ -119,22 +117,6 @@ class Graph:
         late = order.inverse(picked) < lines[old]
         settled[old[late]] = picked[late]
         return settled
-
-
-def shares(lines: int, cycle: int | None, parts: dict[str, float]) -> tuple[int, dict[str, int]]:
-    """Return how many nodes a cycle has in `lines` lines, and how many lines of each part.
-
-    A part's lines are its share of the nodes, rounded down. With a `cycle` the nodes are a multiple
-    of it. As many as fit.
-    """
-    unit = cycle or 1
-    most = int((lines + len(parts)) / (1 + sum(parts.values()))) // unit * unit + unit
-    while most:
-        counts = {name: int(share * most) for name, share in parts.items()}
-        if most + sum(counts.values()) <= lines:
-            return most, counts
-        most -= unit
-    return 0, dict.fromkeys(parts, 0)
 
 
 def spread(seed: int, purpose: str, count: int, choices: int) -> UInt64s:
