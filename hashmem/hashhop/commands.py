@@ -76,7 +76,9 @@ def _generate(options: argparse.Namespace) -> int:
     from hashmem.hashhop.files import save
 
     sample = _make(options)
-    save(sample, options.out)
+    size = getattr(sample, "characters", None)
+    with run_command.bar("generate", size, "c") as bar:
+        save(sample, options.out, bar.update)
     told = sample.metadata() | {"file": options.out}
     shown = ("file", "format", "characters", "tokens", "lines", "queries", "sha256")
     text = "\n".join(f"{name:10}  {told[name]}" for name in shown if told.get(name) is not None)

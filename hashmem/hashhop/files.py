@@ -7,7 +7,7 @@ public format what cannot be made again: its answers.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ StrPath = str | os.PathLike[str]
 _VERSION = 1  # of the JSON file
 
 
-def save(sample: AnySample, path: StrPath) -> None:
+def save(sample: AnySample, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
     """Write the text of a sample to `path`, and ``path.json`` beside it. O(characters).
 
-    Each file takes the place of an older one once it is whole, the JSON file last.
+    Each file takes the place of an older one once it is whole, the JSON file last. `progress` is
+    called with the characters just written.
     """
     path = Path(path)
     told: dict[str, Any] = {"hashhop": _VERSION, "sample": sample.metadata()}
@@ -38,7 +39,7 @@ def save(sample: AnySample, path: StrPath) -> None:
     new = path.with_name(f"{path.name}.new")
     with open(new, "wb") as file:
         if isinstance(sample, HashHop):
-            sample.write(file)
+            sample.write(file, progress)
         else:
             file.write(sample.text().encode("utf-8", "surrogatepass"))
     os.replace(new, path)

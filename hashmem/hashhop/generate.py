@@ -20,7 +20,7 @@ A sample does not change once it is made and may be read from several threads.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from numbers import Integral
 from typing import BinaryIO, TypeVar
@@ -217,10 +217,15 @@ class HashHop:
         for a, b in self._spans(start, stop):
             yield self._block(a, b).tobytes()
 
-    def write(self, file: BinaryIO) -> None:
-        """Write the whole text to a binary file, a block at a time."""
+    def write(self, file: BinaryIO, progress: Callable[[int], object] | None = None) -> None:
+        """Write the whole text to a binary file, a block at a time.
+
+        `progress` is called with the characters just written.
+        """
         for block in self.blocks():
             file.write(block)
+            if progress is not None:
+                progress(len(block))
 
     @cached_property
     def _sha256(self) -> str:

@@ -105,8 +105,8 @@ def main(options: argparse.Namespace) -> int:
 
     settings["concurrency"] = options.concurrency
     total = sum(len(sample.chains) for sample in samples) * (2 if options.compare else 1)
-    with _bar(total) as bar:
-        settings["progress"] = bar.update
+    with bar("run", total, " queries") as shown:
+        settings["progress"] = shown.update
         if options.compare:
             compared = compare(samples, endpoint, **settings)
         else:
@@ -182,12 +182,14 @@ def _count_bytes(text: str) -> int:
     return len(text.encode())
 
 
-def _bar(total: int) -> Any:
+def bar(name: str, total: int | None, unit: str) -> Any:
     """A bar of progress, where somebody looks on."""
     from tqdm import tqdm
 
     watched = sys.stderr is not None and sys.stderr.isatty()
-    return tqdm(total=total, unit="queries", desc="run", leave=False, disable=not watched)
+    return tqdm(
+        total=total, unit=unit, unit_scale=True, desc=name, leave=False, disable=not watched
+    )
 
 
 def _print(options: argparse.Namespace, answer: Any, text: str) -> None:
