@@ -161,38 +161,39 @@ def serving(answer):
 
 
 def read_question(request):
-    """The lines of the prompt, the queries and the hops that a request asks for."""
+    """The prompt, and the queries that a request asks for, each with its hops."""
     prompt = request["messages"][0]["content"]
-    queries = prompt.rpartition("Queries:\n")[2].split()
-    return prompt, queries, int(re.findall(r"take (\d+) hop", prompt)[-1])
+    listed = re.findall(r"^(\w+)(?: \((\d+) hops?\))?$", prompt.rpartition("Queries:\n")[2], re.M)
+    every = (re.findall(r"take (\d+) hop", prompt) or [0])[-1]
+    return prompt, {query: int(hops or every) for query, hops in listed}
 
 
-def follow(queries, hops, step):
+def follow(queries, step):
     """The answer in steps of a model that knows `step`: hash → next hash, or None."""
     lines = []
-    for query in queries:
+    for query, hops in queries.items():
         chain = [query]
         while len(chain) <= hops and (after := step(chain[-1])) is not None:
             chain.append(after)
-        lines.append(" = ".join(chain))
+        lines.append(" = ".join(chain) if len(chain) > 1 else f"{query} = none")
     return "\n".join(lines)
 
 
 def reader(request):
     """Answers everything right, from the text in the prompt."""
-    prompt, queries, hops = read_question(request)
+    prompt, queries = read_question(request)
     lines = [line.split(" = ") for line in prompt.splitlines()]
     links = {pair[0]: pair[1].strip("'") for pair in lines if len(pair) == 2}
-    return follow(queries, hops, links.get)
+    return follow(queries, links.get)
 
 
 def caller(step):
     """A model that calls lookup where it has the tool, and knows only `step` where it has not."""
 
     def answer(request):
-        _, queries, hops = read_question(request)
+        _, queries = read_question(request)
         if "tools" not in request:
-            return follow(queries, hops, step)
+            return follow(queries, step)
         asked = {
             call["id"]: json.loads(call["function"]["arguments"])["hash"]
             for message in request["messages"] for call in message.get("tool_calls", ())
@@ -202,14 +203,14 @@ def caller(step):
             for message in request["messages"] if message["role"] == "tool"
         }  # fmt: skip
         wanted = []
-        for query in queries:
+        for query, hops in queries.items():
             at, taken = query, 0
             while taken < hops and told.get(at) is not None:
                 at, taken = told[at], taken + 1
             if taken < hops and at not in told:
                 wanted.append(at)
         if not wanted:
-            return follow(queries, hops, told.get)
+            return follow(queries, told.get)
         return {"content": None, "tool_calls": [
             {"id": f"c{len(asked) + i}", "type": "function",
              "function": {"name": "lookup", "arguments": json.dumps({"hash": at})}}

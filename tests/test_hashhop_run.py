@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from hashmem import MemoryStore
 from hashmem.errors import CorruptStoreError
-from hashmem.hashhop import HashHop, MultiHopSample, run_command
+from hashmem.hashhop import HashHop, HiddenHop, MultiHopSample, run_command
 from hashmem.hashhop.ask import LONGEST_WAIT, Endpoint, EndpointError, asked_wait
 from hashmem.hashhop.chat import Call, parse_completion
 from hashmem.hashhop.compare import compare, mcnemar, pair_results
@@ -592,6 +592,21 @@ def test_a_model_without_memory_is_right_with_the_tool(server, endpoint, tmp_pat
     assert (seen.finished, seen.cached) == (seen.conversations, first.requests)
 
 
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("tools", [False, True])
+def test_harder_samples_are_asked_as_they_are(server, endpoint, each, tools):
+    sample = HashHop(
+        characters=9_000, hops=(1, 3), queries=6, unanswerable=2, overwritten=0.5, near=0.3
+    )
+    hidden = HiddenHop(sample, ["To be, or not to be,", "that is the question:"])
+    if tools:
+        server.restart(caller({}.get))
+    asked = [sample, hidden] if tools else [sample]  # the model that reads knows bare lines only
+    for result in run(asked, endpoint, tools=tools, each=each):
+        assert result.score.correct == 6
+        assert {len(mark.positions) for mark in result.score.marks} >= {0, 1}
+
+
 def test_the_text_may_be_kept_beside_the_tool(server, endpoint):
     run([SAMPLE], endpoint, tools=True, keep_text=True)
     (request,) = server.requests
@@ -670,7 +685,7 @@ def test_a_small_trained_model_and_what_a_memory_is_worth_to_it(server, endpoint
     assert "only with" in compared.table()
     assert json.loads(json.dumps(compared.to_dict())) == compared.to_dict()
     untrained = SmallModel(sample.text(), features=48, steps=0)
-    server.restart(lambda request: follow(*read_question(request)[1:], untrained.next))
+    server.restart(lambda request: follow(read_question(request)[1], untrained.next))
     (result,) = run([sample], endpoint)
     assert result.score.correct == 0
 

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from hashmem.hashhop.ask import Endpoint, Stopped
 from hashmem.hashhop.conversation import Asker, Conversation, converse
+from hashmem.hashhop.hidden import HiddenHop
 from hashmem.hashhop.lookup import Lookup
 from hashmem.hashhop.measuring import Count
 from hashmem.hashhop.questions import (
@@ -161,7 +162,9 @@ class Memories:
                 with self._lock:
                     found = self._known.get(question.number)
                     if found is None:
-                        found = Lookup(question.sample.text(), question.sample.hash_length)
+                        sample = question.sample
+                        bare = sample.sample if isinstance(sample, HiddenHop) else sample
+                        found = Lookup(bare.text(), sample.hash_length)
                         self._known[question.number] = found
                 held.append(found)
             return held[0]
