@@ -20,7 +20,9 @@ A sample does not change once it is made and may be read from several threads.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from numbers import Integral
 from typing import BinaryIO, TypeVar
@@ -242,17 +244,26 @@ class HashHop:
         """Return the sources and targets of lines `start` … `stop` − 1 as fixed-width keys.
 
         Each is uint8 (lines, width) with width = max(8, hash_length): the ASCII letters, with
-        zeros behind them where a hash is shorter than the 8 bytes that tables start at.
+        zeros behind them where a hash is shorter than the 8 bytes that tables start at. Many are
+        made by as many threads as there are processors.
         """
-        spans = list(self._spans(start, stop))
+        spans = list(self._spans(start, stop, 2 * _BLOCK))  # or threads hinder each other
         first = spans[0][0] if spans else 0
         count = spans[-1][1] - first if spans else 0
         shape = (count, max(8, self.hash_length))
         sources, targets = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-        for a, b in spans:
-            nodes, following = self._edges(a, b)
-            sources[a - first : b - first, : self.hash_length] = self._letters(nodes)
-            targets[a - first : b - first, : self.hash_length] = self._letters(following)
+
+        def fill(span: tuple[int, int]) -> None:
+            nodes, following = self._edges(*span)
+            at = slice(span[0] - first, span[1] - first)
+            sources[at, : self.hash_length] = self._letters(nodes)
+            targets[at, : self.hash_length] = self._letters(following)
+
+        if len(spans) < 2:
+            list(map(fill, spans))
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(fill, spans))
         return sources, targets
 
     def __contains__(self, text: object) -> bool:
@@ -381,12 +392,12 @@ class HashHop:
 
     # Lines from numbers
 
-    def _spans(self, start: int, stop: int | None) -> Iterator[tuple[int, int]]:
+    def _spans(self, start: int, stop: int | None, step: int = _BLOCK) -> Iterator[tuple[int, int]]:
         stop = len(self) if stop is None else stop
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"lines {start} to {stop} are not within the {len(self)} lines")
-        for a in range(start, stop, _BLOCK):
-            yield a, min(a + _BLOCK, stop)
+        for a in range(start, stop, step):
+            yield a, min(a + step, stop)
 
     def _edges(self, start: int, stop: int) -> tuple[UInt64s, UInt64s]:
         """The nodes that lines `start` … `stop` − 1 lead from and to."""
