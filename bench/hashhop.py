@@ -21,7 +21,7 @@ guess's share is taken over many small samples, of the own format and of the pub
 
 *From disk* is one call, from the path of the file to the checked answers of all queries: with the
 file in the system's memory, and after the system was told to drop it from there. A thousand million
-tokens are made as digest arrays only, where they fit into memory.
+tokens are made, and answered by the table from their file, where they fit into memory.
 """
 
 import os
@@ -70,8 +70,9 @@ SIZES = (
     Size(100_000_000, 100_000, 5, 3, 1),
 )
 QUICK_SIZES = (Size(2_000, 10, 2, 2, 1),)
-LARGEST = 1_000_000_000  # tokens: digest arrays only
-QUICK_LARGEST = 4_000
+LARGEST = Size(1_000_000_000, 100_000, 0, 1, 1)  # for the table alone
+QUICK_LARGEST = Size(4_000, 10, 0, 1, 1)
+BYTES = 140  # of memory a line, for text, table and answers
 GUESSED = 200  # small samples whose ends are guessed
 QUICK_GUESSED = 5
 GUESSED_CHARACTERS = 30_000
@@ -177,17 +178,15 @@ def _make(result: Result, size: Size, path: Path, apart: Apart) -> None:
         _keep(result, table, name, found)
 
 
-def _make_largest(result: Result, tokens: int, apart: Apart) -> None:
-    size = Size(tokens, 1, 1, 1, 1)
-    table = f"Making a sample of {_spaced(tokens)} tokens"
-    lines = 3 * tokens // sample_of(size, 1).line_length
-    needed, available = 3 * 16 * lines, _available_bytes()
+def _largest(result: Result, size: Size, path: Path, apart: Apart) -> None:
+    needed, available = BYTES * len(sample_of(size, 1)), _available_bytes()
     if needed > available:
-        result.left_out[f"{ARRAYS}, {_spaced(tokens)} tokens"] = (
-            f"needs {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} are free"
+        result.left_out[f"{_spaced(size.tokens)} tokens"] = (
+            f"they need {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} are free"
         )
         return
-    _keep(result, table, ARRAYS, apart(make_arrays, size, 1))
+    _make(result, size, path, apart)
+    _from_disk(result, size, path, apart)
 
 
 def _keep(result: Result, table: str, name: str, found: list[tuple[float, int]]) -> None:
@@ -315,8 +314,8 @@ def run(
             _make(result, size, path, apart)
             _answer(result, size, path, apart)
         _from_disk(result, sizes[-1], path, apart)
-    if whole:
-        _make_largest(result, QUICK_LARGEST if quick else LARGEST, apart)
+        if whole:
+            _largest(result, QUICK_LARGEST if quick else LARGEST, path, apart)
     _guess(result, QUICK_GUESSED if quick else GUESSED)
     _headlines(result, sizes[-1])
     return result
