@@ -50,7 +50,7 @@ def tokenise(example: Example, encode: Encode) -> Tokens:
     >>> from hashmem.hashhop.curriculum import Curriculum, Stage
     >>> example = Curriculum([Stage(hops=1, lines=2, hash_length=2)], question=False)[0]
     >>> tokens = tokenise(example, lambda text: list(text.encode()))
-    >>> bytes(tokens.ids[tokens.prompt:].tolist()), bytes(tokens.ids[tokens.mask].tolist())
+    >>> bytes(tokens.ids[tokens.prompt :].tolist()), bytes(tokens.ids[tokens.mask].tolist())
     (b'Yp = gV\\n', b'gV')
     """
     added, _ = _read(encode(""), 0)
