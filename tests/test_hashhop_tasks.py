@@ -17,6 +17,7 @@ from hashmem.hashhop.fitting import Wanted
 from hashmem.hashhop.hidden import KINDS, HiddenHop
 from hashmem.hashhop.measuring import single_tokens
 from hashmem.hashhop.names import ALPHABET, Alphabet, HashNames
+from hashmem.hashhop.parse import parse_pairs
 
 WORDS = ["the", "and", "for", "not", "but", "all", "one", "two", "any", "out"]
 ALPHABETS = {"letters": ALPHABET, "digits": "0123456789", "small": "abcdef", "words": WORDS}
@@ -80,6 +81,18 @@ def test_any_piece_is_that_piece_of_the_whole(sample, data):
         tuple(bytes(end).decode() for end in pair) for pair in zip(sources, targets, strict=True)
     ]
     assert [" = ".join(pair) for pair in ends] == lines[a:b]
+
+
+@pytest.mark.parametrize("length", [8, 16])
+@pytest.mark.parametrize("near", [0, 0.5])
+def test_all_pairs_are_those_of_the_text(length, near):
+    """All of them are made in another way than some."""
+    near = near * (length > 10)
+    sample = HashHop(characters=1_500_000, hash_length=length, near=near, overwritten=0.3)
+    assert len(sample) > 40_000
+    assert all(map(np.array_equal, sample.pairs(), parse_pairs(sample.text())))
+    some = [pairs[20_000:40_000] for pairs in sample.pairs()]
+    assert all(map(np.array_equal, sample.pairs(20_000, 40_000), some))
 
 
 @given(samples())

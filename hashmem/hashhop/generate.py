@@ -245,7 +245,8 @@ class HashHop:
 
         Each is uint8 (lines, width) with width = max(8, hash_length): the ASCII letters, with
         zeros behind them where a hash is shorter than the 8 bytes that tables start at. Many are
-        made by as many threads as there are processors.
+        made by as many threads as there are processors; of all lines each hash is made once, which
+        takes `width` bytes a hash more meanwhile.
         """
         spans = list(self._spans(start, stop, 2 * _BLOCK))  # or threads hinder each other
         first = spans[0][0] if spans else 0
@@ -253,17 +254,25 @@ class HashHop:
         shape = (count, max(8, self.hash_length))
         sources, targets = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
 
+        spell = self._letters
+        if count == len(self) and len(spans) > 1:
+            hashes = np.empty((self._graph.hashes, self.hash_length), np.uint8)
+
+            def name(span: tuple[int, int]) -> None:
+                hashes[slice(*span)] = self._letters(np.arange(*span, dtype=np.uint64))
+
+            _in_threads(name, list(_cut(0, len(hashes), 2 * _BLOCK)))
+
+            def spell(nodes: UInt64s) -> Letters:
+                return np.take(hashes, nodes.view(np.int64), axis=0)
+
         def fill(span: tuple[int, int]) -> None:
             nodes, following = self._edges(*span)
             at = slice(span[0] - first, span[1] - first)
-            sources[at, : self.hash_length] = self._letters(nodes)
-            targets[at, : self.hash_length] = self._letters(following)
+            sources[at, : self.hash_length] = spell(nodes)
+            targets[at, : self.hash_length] = spell(following)
 
-        if len(spans) < 2:
-            list(map(fill, spans))
-        else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(fill, spans))
+        _in_threads(fill, spans)
         return sources, targets
 
     def __contains__(self, text: object) -> bool:
@@ -396,8 +405,7 @@ class HashHop:
         stop = len(self) if stop is None else stop
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"lines {start} to {stop} are not within the {len(self)} lines")
-        for a in range(start, stop, step):
-            yield a, min(a + step, stop)
+        return _cut(start, stop, step)
 
     def _edges(self, start: int, stop: int) -> tuple[UInt64s, UInt64s]:
         """The nodes that lines `start` … `stop` − 1 lead from and to."""
@@ -425,6 +433,19 @@ class HashHop:
         text[:, width + 3 : -1] = self._letters(targets)
         text[:, -1] = ord("\n")
         return text
+
+
+def _cut(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    for a in range(start, stop, step):
+        yield a, min(a + step, stop)
+
+
+def _in_threads(work: Callable[[tuple[int, int]], None], spans: Sequence[tuple[int, int]]) -> None:
+    if len(spans) < 2:
+        list(map(work, spans))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(work, spans))
 
 
 def _as_given(symbols: tuple[str, ...]) -> str | list[str]:

@@ -33,6 +33,7 @@ class Graph:
         self.stale, self.feeders, self.near = stale, feeders, near
         self.named = nodes + feeders  # nodes that have a hash of their own
         self.lines = self.named + stale + near
+        self.hashes = self.named + near
         self._picks = {
             kind: Permutation(nodes, round_keys(kind, seed)) for kind in ("stale", "feeder", "near")
         }
