@@ -13,7 +13,7 @@ from bench.reliability.stateful import FIRST, FORKED, KEYED, PEER, SECOND
 from bench.reliability.store_operations import OPERATIONS
 from hashmem import MemoryStore
 
-EPISODES = campaigns.fewer(6)
+EPISODES = campaigns.fewer(3)
 
 
 @pytest.fixture
