@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hashmem.hashhop import HashHop, score
-from hashmem.hashhop.harness import figure_names, figures, make_samples
+from hashmem.hashhop.harness import figure_names, figures, make_samples, shared_hops
 from hashmem.hashhop.inspect_task import inspect_task
 from hashmem.hashhop.lm_eval_task import lm_eval_task
 from hashmem.hashhop.solve import TableSolver
@@ -34,6 +34,18 @@ def reply_to(prompt, spoil=()):
                 named[j] = named[j][::-1].swapcase()
         lines.append(" = ".join([query, *named]))
     return "Here:\n\n" + "\n".join(lines)
+
+
+@pytest.mark.parametrize("hops", [3, (1, 3), (2, 3)])
+def test_every_figure_is_a_number_whatever_the_queries_ask_for(hops):
+    options = {"characters": 9_000, "hops": hops, "queries": 4, "unanswerable": 1}
+    samples = make_samples(range(20), options)
+    shared = shared_hops(samples)
+    assert shared[:1] == [1]
+    for sample in samples:
+        found = figures(shared, score(sample, sample.completion))
+        assert found == dict.fromkeys(figure_names(shared), 1.0)
+    assert shared_hops([HashHop(characters=9_000, queries=2, unanswerable=2)]) == []
 
 
 SPOILS = [(), [(0, 0)], [(0, 1), (1, 0)], [(2, 0), (2, 1)], [(0, 0), (1, 0), (2, 0)]]

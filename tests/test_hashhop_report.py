@@ -17,6 +17,7 @@ from hashmem.hashhop import HashHop, MultiHopEval, report_command, score, svg
 from hashmem.hashhop.heatmaps import place_answers
 from hashmem.hashhop.report import render, report
 from hashmem.hashhop.results import as_result, as_results, read_results
+from hashmem.hashhop.score import wilson_interval
 
 VOID = {"meta", "br"}
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u202e\0\ud800"
@@ -425,3 +426,19 @@ def test_the_command_writes_nothing_where_a_file_is_wrong(tmp_path):
         run(good, tmp_path / "missing.json", "--out", page)
     assert not page.exists()
     assert json.loads(good.read_text()) == placed()
+
+
+def test_shares_by_hop_are_of_the_queries_asked_for_them():
+    """Where queries have their own numbers of hops, or none has an answer."""
+    sample = HashHop(characters=30_000, hops=(1, 3), queries=12, unanswerable=2, seed=3)
+    result = place_answers(score(sample, sample.completion), sample)
+    asked = result["asked"]
+    assert 10 == asked["1"] > asked["2"] > asked["3"] > 0
+    page = render([result])
+    for hop, count in asked.items():
+        low, high = wilson_interval(count, count)
+        assert f"{100 * low:.1f} % to {100 * high:.1f} %" in page, hop
+    nothing = HashHop(characters=9_000, hops=2, queries=3, unanswerable=3)
+    result = place_answers(score(nothing, nothing.completion), nothing)
+    assert (result["correct"], result["by_hop"]) == (3, {"1": None, "2": None})
+    render([result])

@@ -25,8 +25,9 @@ from hashmem.errors import CorruptStoreError
 from hashmem.hashhop import HashHop, HiddenHop, MultiHopSample, run_command
 from hashmem.hashhop.ask import LONGEST_WAIT, Endpoint, EndpointError, asked_wait
 from hashmem.hashhop.chat import Call, parse_completion
-from hashmem.hashhop.compare import compare, mcnemar, pair_results
+from hashmem.hashhop.compare import compare, pair_results
 from hashmem.hashhop.lookup import Lookup
+from hashmem.hashhop.orders import mcnemar_test as mcnemar
 from hashmem.hashhop.preview import preview
 from hashmem.hashhop.questions import list_questions
 from hashmem.hashhop.replies import Replies

@@ -201,6 +201,7 @@ def test_what_is_by_hop_is_of_the_queries_asked_for_it():
     lengths = Counter(len(chain) - 1 for chain in sample.chains)
     assert len(lengths) == 3
     assert result.by_hop == {1: 1.0, 2: 0.0, 3: 0.0}
+    assert result.asked == {n: sum(lengths[m] for m in range(n, 4)) for n in (1, 2, 3)}
     assert result.correct == lengths[1]
     assert result.first_broken == {1: 0, 2: lengths[2] + lengths[3], 3: 0}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hashmem.hashhop.ask import Endpoint
 from hashmem.hashhop.measuring import Count
+from hashmem.hashhop.orders import mcnemar_test
 from hashmem.hashhop.questions import AskedSample
 from hashmem.hashhop.run import Result, run
 
@@ -26,7 +27,7 @@ class Comparison:
     @property
     def p_value(self) -> float:
         """The two-sided exact p of McNemar's test that both do equally well."""
-        return mcnemar(self.only_without, self.only_with_tools)
+        return mcnemar_test(self.only_without, self.only_with_tools)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for JSON."""
@@ -105,20 +106,3 @@ def pair_results(without: list[Result], with_tools: list[Result]) -> Comparison:
         neither=counts[False, False],
         left_out=left_out,
     )
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided exact p of McNemar's test (Psychometrika 12, 1947, p. 153).
-
-    Of pairs that differ, each goes either way with chance 1 / 2 where neither is better: the
-    binomial tail from the smaller count on, twice, 1 at most. O(n) additions of n-bit numbers.
-
-    >>> mcnemar(0, 5), mcnemar(3, 3)
-    (0.0625, 1.0)
-    """
-    n = only_first + only_second
-    term = tail = 1  # C(n, 0)
-    for k in range(min(only_first, only_second)):
-        term = term * (n - k) // (k + 1)
-        tail += term
-    return min(1.0, 2 * tail / (1 << n))

@@ -4,7 +4,7 @@ One document of a harness is one sample with all its queries, and its figures ar
 So a harness's standard error is over samples, whose queries share a text and may err together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hashmem.hashhop.generate import HashHop
@@ -21,6 +21,19 @@ def make_samples(seeds: Sequence[int], arguments: dict[str, Any]) -> list[HashHo
     if not len(seeds):
         raise ValueError("there is a sample for each seed: pass at least one, as in seeds=[0]")
     return [HashHop(seed=seed, **arguments) for seed in seeds]
+
+
+def shared_hops(samples: Iterable[HashHop]) -> list[int]:
+    """Return the hops that every query with an answer asks for, of which there are shares always.
+
+    None where a sample has only queries without an answer.
+    """
+    hops: set[int] | None = None
+    for sample in samples:
+        asked = [set(positions) for positions in sample.asked.values() if positions]
+        own = set[int].intersection(*asked) if asked else set[int]()
+        hops = own if hops is None else hops & own
+    return sorted(hops or ())
 
 
 def figures(positions: Sequence[int], score: Score) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hashmem.hashhop.generate import FORMAT_VERSION
-from hashmem.hashhop.harness import figure_names, figures, make_samples
+from hashmem.hashhop.harness import figure_names, figures, make_samples, shared_hops
 from hashmem.hashhop.score import score
 
 
@@ -40,7 +40,7 @@ def inspect_task(
         str(seed): sample
         for seed, sample in zip(seeds, make_samples(seeds, arguments), strict=True)
     }
-    asked = next(iter(samples.values())).positions
+    asked = shared_hops(samples.values())
 
     def hashes_right() -> Any:
         async def mark(state: Any, target: Any) -> Any:

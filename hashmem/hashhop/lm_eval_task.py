@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hashmem.hashhop.generate import FORMAT_VERSION
-from hashmem.hashhop.harness import figure_names, figures, make_samples
+from hashmem.hashhop.harness import figure_names, figures, make_samples, shared_hops
 from hashmem.hashhop.score import score
 
 
@@ -40,7 +40,7 @@ def lm_eval_task(
         ) from error
 
     samples = dict(zip(seeds, make_samples(seeds, arguments), strict=True))
-    asked = next(iter(samples.values())).positions
+    asked = shared_hops(samples.values())
     if max_gen_toks is None:
         max_gen_toks = 2 * max(len(sample.completion) for sample in samples.values())
 

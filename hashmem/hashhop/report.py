@@ -125,9 +125,9 @@ def _lengths(results: Sequence[Result]) -> str:
 def _hops(results: Sequence[Result]) -> str:
     series, rows = [], []
     for result in results:
-        count = result.data["queries"]
         points = []
         for hop, share in result.data["by_hop"].items():
+            count = result.data["asked"][hop]
             if share is not None:
                 right = round(share * count)
                 points.append(Point(float(hop), right / count, *wilson_interval(right, count)))
@@ -140,7 +140,7 @@ def _hops(results: Sequence[Result]) -> str:
         return ""
     chart = line_chart("Share of right hashes by hop", "hop", series)
     note = (
-        "The share of answers that are right at each hop that was asked for, whatever came "
+        "The share of answers that are right at each hop, of those asked for it, whatever came "
         "before it, and where answers go wrong first."
     )
     head = ("result", "hop", "right", "95 % interval", "first wrong here")

@@ -129,7 +129,7 @@ _MOST = 10**15  # of anything that is counted: a larger number is damage
 
 def _check_result(data: Mapping[str, Any], check: _Check) -> None:
     needed = (
-        "sample", "queries", "failed", "correct", "by_hop", "first_broken", "errors",
+        "sample", "queries", "failed", "correct", "asked", "by_hop", "first_broken", "errors",
         "shown_steps", "answers",
     )  # fmt: skip
     for key in needed:
@@ -144,7 +144,7 @@ def _check_result(data: Mapping[str, Any], check: _Check) -> None:
 
     answers = data["answers"]
     check.is_a(answers, list, "'answers'")
-    for key in ("errors", "by_hop", "first_broken"):
+    for key in ("errors", "asked", "by_hop", "first_broken"):
         check.is_a(data[key], Mapping, f"{key!r}")
     check.count(data["failed"], _MOST, "'failed'")
     check.count(data["queries"], _MOST, "'queries'")
@@ -161,14 +161,16 @@ def _check_result(data: Mapping[str, Any], check: _Check) -> None:
     check.that(set(kinds) <= {None, *data["errors"]}, "an answer has an error that 'errors' lacks")
     check.count(data["shown_steps"], len(answers), "'shown_steps'")
     check.that(
-        list(data["by_hop"]) == list(data["first_broken"]),
-        "'by_hop' and 'first_broken' are about different hops",
+        list(data["asked"]) == list(data["by_hop"]) == list(data["first_broken"]),
+        "'asked', 'by_hop' and 'first_broken' are about different hops",
     )
     for hop, share in data["by_hop"].items():
         check.that(hop.isascii() and hop.isdigit() and len(hop) < 10, f"{hop[:40]!r} is no hop")
         good = isinstance(share, int | float) and 0 <= share <= 1
-        check.that(good if answers else share is None, f"the share at hop {hop} is not 0 to 1")
-        check.count(data["first_broken"][hop], len(answers), f"first broken at hop {hop}")
+        asked = data["asked"][hop]
+        check.count(asked, len(answers), f"asked at hop {hop}")
+        check.that(good if asked else share is None, f"the share at hop {hop} is not 0 to 1")
+        check.count(data["first_broken"][hop], asked, f"first broken at hop {hop}")
 
 
 def _check_answer(answer: Any, total: Any, check: _Check, what: str) -> None:

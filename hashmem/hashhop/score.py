@@ -94,13 +94,22 @@ class Score:
         return wilson_interval(self.correct, len(self.marks))
 
     @property
+    def asked(self) -> dict[int, int]:
+        """How many answers were asked for each hop."""
+        return {hop: len(of) for hop, of in self._right.items()}
+
+    @property
     def by_hop(self) -> dict[int, float]:
-        """The share of answers that are right at each hop, of those asked for it."""
+        """The share of answers that are right at each hop, of those asked for it; NaN of none."""
+        return {hop: sum(of) / len(of) if of else math.nan for hop, of in self._right.items()}
+
+    @property
+    def _right(self) -> dict[int, list[bool]]:
         right: dict[int, list[bool]] = {hop: [] for hop in self.positions}
         for mark in self.marks:
             for hop, is_right in zip(mark.positions, mark.right, strict=True):
                 right[hop].append(is_right)
-        return {hop: sum(of) / len(of) if of else math.nan for hop, of in right.items()}
+        return right
 
     @property
     def first_broken(self) -> dict[int, int]:
@@ -129,6 +138,7 @@ class Score:
             "correct": self.correct,
             "accuracy": _number(self.accuracy),
             "interval": [low, high],
+            "asked": {str(hop): n for hop, n in self.asked.items()},
             "by_hop": {str(hop): _number(share) for hop, share in self.by_hop.items()},
             "first_broken": {str(hop): n for hop, n in self.first_broken.items()},
             "errors": self.errors,
