@@ -1,7 +1,9 @@
 """A chat-completions endpoint on loopback, which also misbehaves when it is told to."""
 
 import json
+import os
 import re
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -11,12 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
+from hashmem.hashhop import HashHop
 from hashmem.hashhop.parse import parse_pairs
 
 KEY = "sk-a-key-that-nobody-may-see"
 LOST = ["reset", "empty", "cut", "cut chunks", "half", "text", "no choices", "error 200", "list"]
 REFUSED = ["429", "429 after 7", "429 at a date", "500", "503 after 7", "408"]
 FAULTS = LOST + REFUSED  # what another attempt helps against
+SAMPLE = HashHop(characters=1_000, hops=2, hash_length=8, queries=6, seed=1)
+OTHER = HashHop(characters=900, hops=3, hash_length=8, queries=4, seed=2, mode="direct")
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -255,3 +260,16 @@ class SmallModel:
         x = self.embed(self.letters(np.frombuffer(text.encode(), np.uint8)[None]))
         best = (x @ self.weights).argmax(axis=2)[:, 0]
         return "".join(chr(ord("a") + i if i < 26 else ord("A") + i - 26) for i in best)
+
+
+# What tests of the runner need besides.
+
+
+def in_memory():
+    """A folder in RAM, where there is one: syncs take no time there."""
+    memory = "/dev/shm"
+    return tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None)
+
+
+def tokens(text):
+    return len(re.findall(r"\w{1,3}|[^\w]", text))

@@ -1,65 +1,35 @@
-"""The runner against a real HTTP server that misbehaves, and one that serves a small model."""
+"""The runner against a real HTTP server that misbehaves, its preview and its command."""
 
 import argparse
 import json
 import os
-import random
 import re
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from chat_server import FAULTS, KEY, SmallModel, caller, follow, read_question, reader, serving
+from chat_server import (
+    FAULTS,
+    KEY,
+    OTHER,
+    SAMPLE,
+    caller,
+    in_memory,
+    reader,
+    tokens,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashmem import MemoryStore
-from hashmem.errors import CorruptStoreError
-from hashmem.hashhop import HashHop, HiddenHop, MultiHopSample, run_command
+from hashmem.hashhop import HashHop, MultiHopSample, run_command
 from hashmem.hashhop.ask import LONGEST_WAIT, Endpoint, EndpointError, asked_wait
-from hashmem.hashhop.chat import Call, parse_completion
-from hashmem.hashhop.compare import compare, pair_results
-from hashmem.hashhop.lookup import Lookup
-from hashmem.hashhop.orders import mcnemar_test as mcnemar
+from hashmem.hashhop.chat import parse_completion
 from hashmem.hashhop.preview import preview
 from hashmem.hashhop.questions import list_questions
 from hashmem.hashhop.replies import Replies
 from hashmem.hashhop.run import run
-
-SAMPLE = HashHop(characters=1_000, hops=2, hash_length=8, queries=6, seed=1)
-OTHER = HashHop(characters=900, hops=3, hash_length=8, queries=4, seed=2, mode="direct")
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with serving(reader) as server:
-        endpoint = Endpoint(
-            server.url, "m", api_key=KEY, sleep=lambda seconds: slept.append(seconds)
-        )
-        slept = []
-        yield SimpleNamespace(server=server, endpoint=endpoint, slept=slept)
-        endpoint.close()
-
-
-@pytest.fixture
-def server(shared):
-    shared.server.restart(reader)
-    return shared.server
-
-
-@pytest.fixture
-def endpoint(shared, server):
-    shared.endpoint.retries = 6
-    shared.slept.clear()
-    return shared.endpoint
-
 
 # Asking and scoring.
 
@@ -177,12 +147,6 @@ def test_whatever_the_first_answers_are_each_query_is_answered_once(
         assert (again.prompt_tokens, again.seconds) == (result.prompt_tokens, result.seconds)
 
 
-def in_memory():
-    """A folder in RAM, where there is one: syncs take no time there."""
-    memory = "/dev/shm"
-    return tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None)
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_never_works_is_no_wrong_answer(server, endpoint, fault):
     endpoint.retries = 2
@@ -296,141 +260,7 @@ def test_messages_in_other_shapes():
     assert text({"content": "\ud800!"}) == "?!"
 
 
-# What is kept.
-
-
-def test_another_request_is_asked_anew(server, endpoint, tmp_path):
-    asked = 0
-    others = [
-        endpoint,
-        Endpoint(server.url, "another", sleep=endpoint._sleep),
-        Endpoint(server.url, "m", temperature=1.0),
-        Endpoint(server.url, "m", temperature=None),
-        Endpoint(server.url, "m", max_tokens=9),
-        Endpoint(server.url, "m", parameters={"seed": 1}),
-        Endpoint(server.url.replace("127.0.0.1", "localhost"), "m"),
-    ]
-    for one in others:
-        run([SAMPLE], one, replies=tmp_path)
-        asked += 1
-        assert len(server.requests) == asked
-    run([SAMPLE], Endpoint(server.url + "/", "m", timeout=3, retries=0), replies=tmp_path)
-    assert len(server.requests) == asked  # how it is waited for is no part of a request
-    assert "temperature" not in server.requests[3]
-    assert server.requests[5]["seed"] == 1
-
-
-def test_answers_outlive_compaction_and_moves(server, endpoint, tmp_path):
-    run([SAMPLE, OTHER], endpoint, each=True, replies=tmp_path / "a")
-    with MemoryStore(tmp_path / "a") as store:
-        assert len(store) == 10
-        store.compact()
-        store.export_to(str(tmp_path / "archive"))
-        stored = b"".join(record for record in store.get_many(store.digests()))
-    with MemoryStore(tmp_path / "b") as store:
-        store.import_from(str(tmp_path / "archive"))
-    for folder in ("a", "b"):
-        results = run([SAMPLE, OTHER], endpoint, each=True, replies=tmp_path / folder)
-        assert [result.cached for result in results] == [6, 4]
-    assert len(server.requests) == 10
-    assert KEY.encode() not in stored
-    assert SAMPLE.text().encode()[:100] not in stored
-
-
-def test_what_is_missing_or_damaged_is_noticed(server, endpoint, tmp_path):
-    run([SAMPLE], endpoint, replies=tmp_path)
-    with MemoryStore(tmp_path) as store:
-        (digest,) = store
-        store.delete(digest)
-    (result,) = run([SAMPLE], endpoint, replies=tmp_path)
-    assert (result.cached, len(server.requests)) == (0, 2)
-    with Replies(None) as probe:
-        asked = probe.digest(
-            endpoint, endpoint.request([{"role": "user", "content": SAMPLE.prompt}])
-        )
-    with MemoryStore(tmp_path) as store:
-        store.link(asked, store.put(b"\x81\xa7request\xc4\x01x"))
-    with pytest.raises(CorruptStoreError, match="another folder"):
-        run([SAMPLE], endpoint, replies=tmp_path)
-
-
-ZYGOTE = """
-import os, sys, random
-import openai
-from hashmem.hashhop import HashHop
-from hashmem.hashhop.ask import Endpoint
-from hashmem.hashhop.run import run
-import hashmem.store
-print("ready", flush=True)
-url, folder = sys.argv[1:]
-for line in sys.stdin:
-    child = os.fork()  # a zombie until it is waited for, so that its number stays its own
-    if not child:
-        sample = HashHop(characters=4_000, hops=1, hash_length=8, queries=90, seed=5)
-        run([sample], Endpoint(url, "m", retries=0), each=True, concurrency=3, replies=folder)
-        os._exit(0)
-    print(child, flush=True)
-    sys.stdin.readline()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-def test_a_killed_run_asks_nothing_twice_that_was_answered(server, tmp_path):
-    """Children of a process that has imported everything, killed at random times."""
-    sample = HashHop(characters=4_000, hops=1, hash_length=8, queries=90, seed=5)
-    endpoint = Endpoint(server.url, "m")
-    requests = {
-        json.dumps(request, sort_keys=True): request
-        for question in list_questions([sample], each=True, tools=False, keep_text=False)
-        for request in [endpoint.request(question.messages())]
-    }
-    rng = random.Random(7)
-    server.restart(reader, delay=0.01)
-    held, ends = Counter(), []  # held: what was kept at the last kill, and how often it was asked
-    with in_memory() as folder, subprocess.Popen(
-        [sys.executable, "-c", ZYGOTE, server.url, folder],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    ) as zygote:  # fmt: skip
-        assert zygote.stdout.readline() == "ready\n"
-        while not ends or ends[-1] != 0:
-            zygote.stdin.write("\n")
-            child = int(zygote.stdout.readline())
-            if len(ends) < 5:
-                goal = sum(server.answered.values()) + rng.randint(5, 9)
-                while sum(server.answered.values()) < goal and len(server.answered) < 90:
-                    time.sleep(0.001)
-                time.sleep(rng.uniform(0, 0.01))
-                os.kill(child, signal.SIGKILL)
-            zygote.stdin.write("\n")
-            ends.append(int(zygote.stdout.readline()))
-            assert ends[-1] in (0, -signal.SIGKILL)
-            asked = Counter(json.dumps(request, sort_keys=True) for request in server.requests)
-            for name, count in held.items():
-                assert asked[name] == count, "asked again what was kept"
-            with Replies(folder) as kept:
-                held = Counter({
-                    name: asked[name] for name, request in requests.items()
-                    if kept.get(kept.digest(endpoint, request)) is not None
-                })  # fmt: skip
-        zygote.stdin.close()
-        kills = ends.count(-signal.SIGKILL)
-        assert kills > 1
-        assert len(held) == len(requests) == 90
-        # Only what was under way at a kill is asked again, of the five at least that were answered.
-        assert len(server.requests) <= 90 + 3 * kills
-        before = len(server.requests)
-        (result,) = run([sample], endpoint, each=True, replies=folder)
-    assert (result.score.correct, result.cached) == (90, 90)
-    assert len(server.requests) == before
-    endpoint.close()
-
-
 # Before anything is asked.
-
-
-def tokens(text):
-    return len(re.findall(r"\w{1,3}|[^\w]", text))
 
 
 def test_a_preview_asks_nothing_and_foretells_the_run(server, endpoint, tmp_path):
@@ -548,171 +378,6 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert told.stdout == b"set()\n", told.stderr
-
-
-# Tools.
-
-
-@given(st.data())
-@settings(max_examples=30)
-def test_lookup_knows_the_pairs_and_nothing_else(data):
-    memory = Lookup(SAMPLE.text(), 8)
-    links = dict(line.split(" = ") for line in SAMPLE.text().splitlines())
-    text = data.draw(st.sampled_from(sorted(links)) | st.text(max_size=9))
-    assert memory.next(text) == links.get(text)
-    asked = Call("1", "lookup", json.dumps({"hash": text}))
-    assert json.loads(memory.answer(asked)) == links.get(text)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("lookup", ""), ("lookup", "{"), ("lookup", "[]"), ("lookup", "{}"), ("lookup", "null"),
-        ("lookup", '{"hash": 3}'), ("lookup", '{"hash": null}'), ("search", '{"hash": "a"}'),
-        ("lookup", "[" * 100_000),
-    ],
-)  # fmt: skip
-def test_calls_that_are_wrong_are_told_so(name, arguments):
-    assert Lookup(SAMPLE.text(), 8).answer(Call("1", name, arguments)).startswith("error: ")
-
-
-@pytest.mark.parametrize("each", [False, True])
-def test_a_model_without_memory_is_right_with_the_tool(server, endpoint, tmp_path, each):
-    server.restart(caller({}.get), ["500", "cut"])
-    first, second = run([SAMPLE, OTHER], endpoint, tools=True, each=each, replies=tmp_path)
-    assert (first.score.correct, second.score.correct) == (6, 4)
-    assert (first.lookups, second.lookups) == (6 * 2, 4 * 3)
-    assert first.requests == (6 if each else 1) * 3
-    assert not any(SAMPLE.line(0) in str(request) for request in server.requests)
-    before = len(server.requests)
-    assert before == first.requests + second.requests + 2
-    again = run([SAMPLE, OTHER], endpoint, tools=True, each=each, replies=tmp_path)
-    assert [one.score for one in again] == [first.score, second.score]
-    assert len(server.requests) == before
-    seen = preview([SAMPLE], endpoint, tools=True, each=each, replies=tmp_path)
-    assert (seen.finished, seen.cached) == (seen.conversations, first.requests)
-
-
-@pytest.mark.parametrize("each", [False, True])
-@pytest.mark.parametrize("tools", [False, True])
-def test_harder_samples_are_asked_as_they_are(server, endpoint, each, tools):
-    sample = HashHop(
-        characters=9_000, hops=(1, 3), queries=6, unanswerable=2, overwritten=0.5, near=0.3
-    )
-    hidden = HiddenHop(sample, ["To be, or not to be,", "that is the question:"])
-    if tools:
-        server.restart(caller({}.get))
-    asked = [sample, hidden] if tools else [sample]  # the model that reads knows bare lines only
-    for result in run(asked, endpoint, tools=tools, each=each):
-        assert result.score.correct == 6
-        assert {len(mark.positions) for mark in result.score.marks} >= {0, 1}
-
-
-def test_the_text_may_be_kept_beside_the_tool(server, endpoint):
-    run([SAMPLE], endpoint, tools=True, keep_text=True)
-    (request,) = server.requests
-    assert request["messages"][0]["content"].startswith(SAMPLE.text())
-    assert request["tools"][0]["function"]["name"] == "lookup"
-
-
-def test_a_conversation_that_was_cut_off_goes_on_where_it_was(server, endpoint, tmp_path):
-    server.restart(caller({}.get), [None, None, "400"])
-    with pytest.raises(EndpointError):
-        run([SAMPLE], endpoint, tools=True, replies=tmp_path)
-    seen = preview([SAMPLE], endpoint, tools=True, replies=tmp_path, count=tokens)
-    assert (seen.requests, seen.cached, seen.finished) == (1, 2, 0)
-    assert seen.prompt_tokens > tokens(server.requests[0]["messages"][0]["content"])
-    assert "at least" in seen.table()
-    (result,) = run([SAMPLE], endpoint, tools=True, replies=tmp_path)
-    assert (result.requests, result.cached, result.score.correct) == (3, 2, 6)
-    assert len(server.requests) == 4
-
-
-def test_a_model_that_calls_for_ever_is_ended(server, endpoint):
-    def answer(request):
-        call = {"id": None, "function": {"name": "lookup", "arguments": {"hash": "x"}}}
-        return {"content": "well", "tool_calls": [call]}
-
-    server.restart(answer)
-    (result,) = run([SAMPLE], endpoint, tools=True, rounds=3)
-    assert (result.requests, result.lookups, len(server.requests)) == (3, 2, 3)
-    assert result.rounds_spent == tuple(chain[0] for chain in SAMPLE.chains)
-    assert result.score.errors["empty"] == 6
-    told = server.requests[2]["messages"][2]
-    assert told == {"role": "tool", "tool_call_id": "call_0", "content": "null"}
-    server.restart(answer)
-    (result,) = run([SAMPLE], endpoint, tools=True)
-    assert result.requests == 2 * 6 + 4
-
-
-def test_a_malformed_call_is_told_to_the_model_which_goes_on(server, endpoint):
-    right = caller({}.get)
-
-    def answer(request):
-        if len(request["messages"]) == 1:
-            call = {"id": "a", "function": {"name": "lookup", "arguments": '{"hash": '}}
-            return {"content": None, "tool_calls": [call]}
-        assert request["messages"][2]["content"].startswith("error: the arguments are no JSON")
-        return right({**request, "messages": [request["messages"][0], *request["messages"][3:]]})
-
-    server.restart(answer)
-    (result,) = run([SAMPLE], endpoint, tools=True)
-    assert result.score.correct == 6
-
-
-# A model that was trained.
-
-
-@pytest.fixture(scope="module")
-def trained():
-    sample = HashHop(characters=6_000, hops=2, hash_length=8, queries=40, seed=3)
-    return sample, SmallModel(sample.text(), features=48, steps=50)
-
-
-def test_a_small_trained_model_and_what_a_memory_is_worth_to_it(server, endpoint, trained):
-    sample, model = trained
-    assert model.losses[-1] < model.losses[0] / 3
-    server.restart(caller(model.next))
-    compared = compare([sample], endpoint, each=True)
-    (without,), (with_tools,) = compared.without, compared.with_tools
-    assert 0 < without.score.correct < 40
-    assert without.score.errors["invented"] > 0
-    assert without.score.by_hop[1] > without.score.by_hop[2]
-    assert with_tools.score.correct == 40
-    assert (compared.both, compared.only_without) == (without.score.correct, 0)
-    assert compared.only_with_tools == 40 - without.score.correct
-    assert compared.neither == compared.left_out == 0
-    assert compared.p_value == mcnemar(0, 40 - without.score.correct) < 0.05
-    assert "only with" in compared.table()
-    assert json.loads(json.dumps(compared.to_dict())) == compared.to_dict()
-    untrained = SmallModel(sample.text(), features=48, steps=0)
-    server.restart(lambda request: follow(read_question(request)[1], untrained.next))
-    (result,) = run([sample], endpoint)
-    assert result.score.correct == 0
-
-
-def test_queries_without_a_reply_are_left_out_of_the_pairs(server, endpoint):
-    endpoint.retries = 0
-    server.restart(reader, ["500", "500"])
-    failing = run([SAMPLE], endpoint, each=True, concurrency=1)
-    right = run([SAMPLE], endpoint, each=True)
-    for pair in ((failing, right), (right, failing)):
-        compared = pair_results(*pair)
-        assert (compared.both, compared.left_out, compared.p_value) == (4, 2, 1.0)
-    with pytest.raises(ValueError, match="sample 0"):
-        pair_results(right, run([OTHER], endpoint))
-    with pytest.raises(ValueError, match="make no pairs"):
-        pair_results(right, [])
-
-
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_mcnemar_sums_the_binomial_tail(a, b):
-    from math import comb
-
-    n = a + b
-    tail = sum(comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(a - b))
-    assert mcnemar(a, b) == pytest.approx(tail / 2**n)
-    assert mcnemar(a, b) == mcnemar(b, a)
 
 
 # The command line.
