@@ -31,8 +31,12 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--out", required=True, metavar="FILE", help="the text; FILE.json beside")
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--characters", type=int, metavar="N")
-    size.add_argument("--tokens", type=int, metavar="N", help="of 3 characters, or of --count")
+    size.add_argument(
+        "--characters", type=int, metavar="N", help="of all pairs; a filler comes on top"
+    )
+    size.add_argument(
+        "--tokens", type=int, metavar="N", help="the same, of 3 characters, or of --count"
+    )
     parser.add_argument(
         "--count", type=run_command.function, metavar="MODULE:FUNCTION",
         help="a tokenizer: text → number of tokens",

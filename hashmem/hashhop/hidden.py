@@ -27,7 +27,8 @@ KINDS = {
 class HiddenHop:
     """A sample whose pairs stand between the lines of real text.
 
-    sample:  the pairs, and what is asked about them.
+    sample:  the pairs, and what is asked about them. Its size is that of the pairs; `metadata`
+             tells the size of the whole text.
     filler:  the text between them, a string or its lines.
     kind:    how a pair is written: "assignment", "import" or "sentence".
     between: lines of the filler before each pair.
